@@ -1,0 +1,118 @@
+//! Why a packet ended here: one enum, one counter and one line of documentation a reason. There is no "other".
+
+/// Declares the enum, its names and its documentation from one list, so that none can be forgotten.
+macro_rules! drop_reasons {
+    ($($number:literal $name:ident $text:literal $doc:literal)*) => {
+        /// The reason for which a packet, or a handshake message, was dropped.
+        ///
+        /// Numbers are part of the statistics' contract: never reused, only added. Those below 32 are counted by the
+        /// XDP program; `bpf/steer.bpf.c` names the same numbers and a test compares the two through BTF.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $doc] $name = $number,)*
+        }
+
+        /// Every reason, in the order of their numbers.
+        pub const DROP_REASONS: &[DropReason] = &[$(DropReason::$name,)*];
+
+        impl DropReason {
+            /// The name in statistics, status and metrics: lower case, words joined by `_`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// One line for the operator: what happened, and what it usually means.
+            pub const fn doc(self) -> &'static str {
+                match self { $(Self::$name => $doc,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // Counted by XDP, before a frame reaches a ring.
+    1 XdpMalformed "xdp_malformed" "A frame for the hub's UDP port whose lengths contradict each other; damaged, or made by hand."
+    2 XdpNotWireguard "xdp_not_wireguard" "UDP to the hub's port that is no WireGuard message (type, reserved bytes or length); scanners do this."
+    3 XdpSessionUnknown "xdp_session_unknown" "A message for a receiver index that is not live; a site that still uses a session from before a restart, or a guess."
+    4 XdpInitiationKnown "xdp_initiation_known" "A handshake initiation above the rate of a source that authenticated lately."
+    5 XdpInitiationStranger "xdp_initiation_stranger" "A handshake initiation of an unknown source while strangers' initiations exceed their common rate; a flood, or many sites starting at once."
+    6 XdpNoSocket "xdp_no_socket" "No worker listened on this queue: the hub is starting, stopping or dead. Nothing is passed to the kernel instead."
+    7 XdpFragmentRate "xdp_fragment_rate" "A fragment of a UDP datagram to the hub above the rate at which fragments are reassembled."
+    8 XdpRingFull "xdp_ring_full" "The worker's receive ring was more than half full and this site had used its share of what was left."
+
+    // The outer packet, as a worker reads it again.
+    32 OuterMalformed "outer_malformed" "An outer IP or UDP header that contradicts its length, or an IPv4 header whose checksum is wrong; damaged on the way."
+    33 OuterNotWireguard "outer_not_wireguard" "A frame in the ring that is no WireGuard message; XDP should have dropped it, so its program and the hub disagree."
+    34 SessionUnknown "session_unknown" "A data message whose session ended between XDP and the worker."
+    35 SessionExpired "session_expired" "A data message of a session older than Reject-After-Time (180 s)."
+    36 CounterTooOld "counter_too_old" "A data message further behind the newest one than the replay window is wide (8128)."
+    37 CounterReplayed "counter_replayed" "A data message whose counter was accepted before: a duplicate of the path, or a replay."
+    38 CounterLimit "counter_limit" "A data message with a counter of 2^45 or more, which no honest sender reaches in the life of a session."
+    39 AuthFailed "auth_failed" "A data message whose tag does not verify; damaged on the way, or forged."
+
+    // The inner packet.
+    40 InnerMalformed "inner_malformed" "The decrypted payload is no IPv4 or IPv6 packet, or its header contradicts its length."
+    41 SourceNotAllowed "source_not_allowed" "The inner source address is not among the prefixes of the site that sent it."
+    42 NoRoute "no_route" "No site of this tenant has the inner destination among its prefixes."
+    43 TtlExpired "ttl_expired" "The inner TTL or hop limit ended here; the source is told by ICMP."
+    44 TooLarge "too_large" "The packet, sealed, would exceed the MTU of the path to its site; the source is told by ICMP if it may be."
+    45 IcmpRate "icmp_rate" "An ICMP answer that the hub owed to a source was not sent, above the tenant's rate of ICMP answers."
+
+    // The way out.
+    50 SiteNoEndpoint "site_no_endpoint" "The destination site has no known endpoint: it has never connected, and none is configured."
+    51 SiteDown "site_down" "The packet waited for a session with its site, and the handshake was given up."
+    52 StagedOverflow "staged_overflow" "The packet was the oldest of too many that waited for a session with its site, its tenant or in all."
+    53 NonceLimit "nonce_limit" "The sending session has used all its counters; a new one is being made."
+    54 UnderlayNoRoute "underlay_no_route" "The kernel has no route through a WAN port to the site's endpoint."
+    55 NextHopUnresolved "next_hop_unresolved" "The kernel is still resolving, or could not resolve, the MAC address of the next hop."
+    56 PortDown "port_down" "The port through which the site is reached is down or gone."
+    57 TxRingFull "tx_ring_full" "The port's transmit ring had no room: more arrives than the port takes."
+    58 NoChunk "no_chunk" "All chunks of packet memory were in use, so a packet of the hub's own could not be made."
+
+    // Handshakes and fragments, in control.
+    64 ControlBusy "control_busy" "A handshake message or fragment found the queue to control full."
+    65 HandshakeMac1 "handshake_mac1" "A handshake message whose MAC1 is not under the hub's key: not meant for this hub, or damaged."
+    66 HandshakeCookieSent "handshake_cookie_sent" "A handshake message without a valid MAC2 while the hub is under load; a cookie was sent instead of an answer."
+    67 HandshakeAuth "handshake_auth" "A handshake message that does not decrypt: another key, another preshared key, or forged."
+    68 HandshakePeerUnknown "handshake_peer_unknown" "A valid initiation by a public key that no site has."
+    69 HandshakeReplayed "handshake_replayed" "An initiation whose timestamp is not newer than the last one of this site: a replay, or a site whose clock went back."
+    70 HandshakeRate "handshake_rate" "An initiation less than 20 ms after the last one of the same site."
+    71 HandshakeUnsolicited "handshake_unsolicited" "A response or cookie reply that nothing waited for."
+    72 HandshakeNoSession "handshake_no_session" "An initiation that could not be answered because the table of sessions is full."
+    73 FragmentOverlap "fragment_overlap" "A fragment that overlaps another of its datagram; the whole datagram is dropped (RFC 5722)."
+    74 FragmentTimeout "fragment_timeout" "A fragment whose datagram was not complete in time."
+    75 FragmentLimit "fragment_limit" "A fragment beyond the memory for reassembly, or the largest datagram that fits a frame."
+}
+
+impl DropReason {
+    /// One more than the largest number: the length of a table indexed by reason.
+    pub const LIMIT: usize = DROP_REASONS[DROP_REASONS.len() - 1] as usize + 1;
+
+    /// The reason with this number, if there is one.
+    pub fn from_number(number: u8) -> Option<Self> {
+        DROP_REASONS.iter().copied().find(|reason| *reason as u8 == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_and_names_are_unique_and_fit_a_metric() {
+        assert!(DROP_REASONS.windows(2).all(|w| (w[0] as u8) < w[1] as u8));
+        let names: std::collections::HashSet<_> = DROP_REASONS.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DROP_REASONS.len());
+        assert!(names.iter().all(|n| n.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')));
+    }
+
+    #[test]
+    fn a_number_leads_back_to_its_reason() {
+        for reason in DROP_REASONS {
+            assert_eq!(DropReason::from_number(*reason as u8), Some(*reason));
+        }
+        assert_eq!(DropReason::from_number(0), None);
+        assert_eq!(DropReason::from_number(31), None);
+    }
+}
