@@ -1,1 +1,248 @@
-//! placeholder
+//! Steering: the XDP program that decides which frames of a WAN port reach a worker, and what user space tells it.
+//!
+//! [`Steering::load`] makes the maps that all ports of a hub share; [`Steering::attach`] puts the program on a port and
+//! pins the link, so that the port fails closed: when the process is gone, the program stays and drops what is the
+//! hub's. A next process takes the pinned link over by exchanging the program inside it, without a moment in between.
+//!
+//! The order that leaves no gap: `load`, [`Steering::set_local`] for the addresses known so far, sessions and sockets
+//! as far as they exist, then `attach`. A frame to an address that the program does not know yet is the kernel's.
+//!
+//! Interfaces are those of the calling thread's network namespace. Needs Linux 6.1, and `CAP_BPF`, `CAP_PERFMON`
+//! (the verifier wants it for offsets that the packet names) and `CAP_NET_ADMIN`.
+
+mod attach;
+mod error;
+mod maps;
+mod pin;
+mod program;
+mod sys;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+pub use attach::{Attached, Mode};
+pub use error::{Error, Holder};
+pub use maps::{Count, PortCounters, SessionEntry, SessionState};
+pub use pin::{DEFAULT_PIN_ROOT, detach};
+pub use sys::Verdict;
+
+use maps::Maps;
+
+/// What a hub's steering is set up with; what is not here can be changed while it runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The hub's name: its links are pinned in `pin_root/hub/`.
+    pub hub: String,
+    /// A directory on a bpffs, made if it is missing; [`DEFAULT_PIN_ROOT`] unless there is a reason.
+    pub pin_root: PathBuf,
+    /// The UDP ports that are the hub's on each of its local addresses.
+    pub listen_ports: Vec<u16>,
+    /// The number of low bits of a receiver index that are its slot: 1 to 24. A slot takes 16 bytes of kernel memory.
+    pub session_bits: u8,
+    /// How many initiations and fragments may reach control.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The defaults: 2^16 sessions (10,000 sites with a current, a previous and a next one each, twice over).
+    pub fn new(hub: impl Into<String>, listen_port: u16) -> Self {
+        Self {
+            hub: hub.into(),
+            pin_root: DEFAULT_PIN_ROOT.into(),
+            listen_ports: vec![listen_port],
+            session_bits: 16,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How many frames that anyone can send may reach control.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Initiations of one source that has proved its address ([`Steering::know_source`]): an IPv4 address or an IPv6 /64.
+    pub known_source: Rate,
+    /// Initiations of all other sources together.
+    pub strangers: Rate,
+    /// Fragments of UDP datagrams to the hub's addresses, from all sources together.
+    pub fragments: Rate,
+    /// How many known sources are remembered; beyond, the least recently used is forgotten. About 100 bytes each.
+    pub known_sources: u32,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back in a second; 0 closes the bucket for good.
+    pub per_second: u32,
+    /// Tokens in a full bucket.
+    pub burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A thousand sites behind one carrier-grade NAT come back from a power cut within (1,000 - 400) / 100 = 6 s.
+            known_source: Rate { per_second: 100, burst: 400 },
+            // After a restart all sources are strangers: 10,000 sites are in within (10,000 - 4,000) / 2,000 = 3 s. An
+            // initiation costs control about 0.2 ms, so the rate is under half of one core.
+            strangers: Rate { per_second: 2_000, burst: 4_000 },
+            // Two fragments a packet: 10,000 full-size packets a second from sites whose path has a small MTU.
+            fragments: Rate { per_second: 20_000, burst: 2_000 },
+            known_sources: 65_536,
+        }
+    }
+}
+
+/// A hub's steering: its maps, and the program on each of its ports.
+///
+/// Dropping it closes descriptors and nothing else: the links stay pinned and the ports fail closed. [`Steering::detach`]
+/// and [`detach`] take a port out of service for good.
+#[derive(Debug)]
+pub struct Steering {
+    options: Options,
+    maps: Maps,
+    ports: BTreeMap<u16, Port>,
+}
+
+/// A port that the program has been loaded for.
+#[derive(Debug)]
+struct Port {
+    program: Program,
+    link: Option<PinnedLink>,
+}
+
+/// A link that this process holds and that its pin holds too.
+#[derive(Debug)]
+struct PinnedLink {
+    /// Held so that the port stays closed even if somebody removes the pin.
+    link: OwnedFd,
+    pin: PathBuf,
+}
+
+impl Steering {
+    /// Makes the maps, and shows that the kernel takes the program, before any port is touched.
+    pub fn load(options: Options) -> Result<Self, Error> {
+        if !(1..=24).contains(&options.session_bits) {
+            return Err(Error::SessionBits { found: options.session_bits });
+        }
+        let (program, maps) = program::load(&options, 0, None)?;
+        for port in &options.listen_ports {
+            maps.listen(*port)?;
+        }
+        Ok(Self { options, maps, ports: BTreeMap::from([(0, Port { program, link: None })]) })
+    }
+
+    /// Puts the program on an interface of this network namespace, under the number `port`, and pins it.
+    ///
+    /// A link that an earlier process of this hub pinned is taken over: the program inside it is exchanged and no frame
+    /// sees a moment without one. `mode` forces native or generic; otherwise native is tried first. (A pinned link in
+    /// the other mode than the forced one has to be replaced, and for that moment the port is open.)
+    pub fn attach(&mut self, port: u16, ifindex: u32, name: &str, mode: Option<Mode>) -> Result<Attached, Error> {
+        let mac = attach::check_interface(name, ifindex)?;
+        self.set_mac(port, mac)?;
+        let directory = pin::prepare(&self.options.pin_root, &self.options.hub)?;
+        let pin = directory.join(pin::encode(name));
+        let program = self.program(port)?.try_clone()?;
+        let (link, attached) = attach::attach(program.as_fd(), ifindex, name, mode, &pin)?;
+        self.ports.insert(port, Port { program, link: Some(PinnedLink { link, pin }) });
+        Ok(attached)
+    }
+
+    /// Takes the program off a port and removes its pin, if there is one: before an interface that was re-created is
+    /// attached again, or when a port leaves the configuration. From here on the port is the kernel's.
+    pub fn detach(&mut self, port: u16) -> Result<(), Error> {
+        match self.ports.get_mut(&port).and_then(|port| port.link.take()) {
+            Some(PinnedLink { link, pin }) => pin::remove(link.as_fd(), &pin),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the program the MAC address of a port, after the kernel says that it changed; `attach` does so itself.
+    pub fn set_mac(&self, port: u16, mac: [u8; 6]) -> Result<(), Error> {
+        self.maps.set_mac(port, mac)
+    }
+
+    /// Frames of this port and receive queue go to this AF_XDP socket. The entry vanishes with the socket.
+    pub fn set_socket(&self, port: u16, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        self.maps.set_socket(port, queue, socket)
+    }
+
+    /// Frames of this port and receive queue are dropped, and counted as `xdp_no_socket`.
+    pub fn clear_socket(&self, port: u16, queue: u32) -> Result<(), Error> {
+        self.maps.clear_socket(port, queue)
+    }
+
+    /// Messages for this receiver index may pass. A slot is `index & (2^session_bits - 1)`.
+    pub fn set_session(&self, slot: u32, entry: SessionEntry) -> Result<(), Error> {
+        self.maps.set_session(slot, entry)
+    }
+
+    /// Messages for the index in this slot are dropped from now on.
+    pub fn clear_session(&self, slot: u32) -> Result<(), Error> {
+        self.maps.clear_session(slot)
+    }
+
+    /// Frames to this address and a listen port are the hub's.
+    pub fn set_local(&self, address: IpAddr) -> Result<(), Error> {
+        self.maps.set_local(address)
+    }
+
+    /// Frames to this address are the kernel's again.
+    pub fn clear_local(&self, address: IpAddr) -> Result<(), Error> {
+        self.maps.clear_local(address)
+    }
+
+    /// This source has proved its address (a handshake was completed, or MAC2 was right): its initiations have a bucket
+    /// of their own. Saying it again does not fill that bucket.
+    pub fn know_source(&self, address: IpAddr) -> Result<(), Error> {
+        self.maps.know_source(address)
+    }
+
+    /// What the program counted since [`Steering::load`], for each port it was loaded for.
+    ///
+    /// While frames arrive, `seen` of a port can be ahead of the sum of its outcomes by the frames in the program at that
+    /// moment; otherwise they are equal.
+    pub fn counters(&self) -> Result<Vec<PortCounters>, Error> {
+        self.ports.keys().map(|port| self.maps.counters(*port)).collect()
+    }
+
+    /// The hub's directory of pins.
+    pub fn pin_directory(&self) -> PathBuf {
+        pin::directory(&self.options.pin_root, &self.options.hub)
+    }
+
+    /// The program of a port, loaded when it is first asked for: the port's number is part of it.
+    pub fn program(&mut self, port: u16) -> Result<&Program, Error> {
+        self.maps.check_port(port)?;
+        if !self.ports.contains_key(&port) {
+            let (program, _) = program::load(&self.options, port, Some(&self.maps))?;
+            self.ports.insert(port, Port { program, link: None });
+        }
+        Ok(&self.ports[&port].program)
+    }
+}
+
+/// The XDP program as it is loaded for one port; its maps are those of the hub.
+#[derive(Debug)]
+pub struct Program(OwnedFd);
+
+impl Program {
+    /// Runs it on one frame, `repeat` times, as if the frame had come in on queue 0 of its port, attached or not.
+    /// Gives the verdict and the mean time in nanoseconds. Counters and token buckets move as they would for a real frame.
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<(Verdict, u32), Error> {
+        sys::test_run(self.as_fd(), frame, repeat).map_err(Error::TestRun)
+    }
+
+    /// The same program, held once more.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        self.0.try_clone().map(Self).map_err(Error::Descriptor)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,1 +1,26 @@
-//! placeholder
+//! The hub: AF_XDP, workers and the journey of a frame, sessions, control.
+//!
+//! Begin with [`worker`]: it is the page on which a frame's way through the hub can be read from top to bottom.
+
+pub mod api;
+pub mod caps;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod logging;
+pub mod mailbox;
+pub mod notify;
+pub mod packet;
+pub mod ports;
+pub mod reassembly;
+pub mod reserve;
+pub mod site_config;
+pub mod sites;
+pub mod staging;
+pub mod start;
+pub mod state;
+pub mod status;
+pub mod tenants;
+pub mod underlay;
+pub mod worker;
+pub mod xsk;

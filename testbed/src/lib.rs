@@ -1,1 +1,34 @@
-//! placeholder
+//! Labs of network namespaces on this machine, and in them a hub, the routers and stock WireGuard sites around it: for
+//! the end-to-end tests and the demo.
+//!
+//! ```text
+//!                 hub                     inet (routes, nothing else)             a site: a stock client
+//!        +---------------------+      +-------------------------------+      +----------------------------+
+//!        | d0  192.0.2.1       |------| h0 .254           s1 198.18.1.1|------| w0 198.18.1.2   k… 10.9.1.1 |
+//!        | d1  203.0.113.1     |------| h1 .254           s2 198.18.2.1|------| …                          |
+//!        +---------------------+      +-------------------------------+      +----------------------------+
+//! ```
+//!
+//! Everything runs as processes: the `ekiden` binary, `wg`, the clients, `ping`, `iperf3`. Nothing that a lab makes
+//! outlives it: not on success, failure, panic or Ctrl-C, and what a lab that was killed leaves behind is removed by the
+//! next one.
+
+pub mod attack;
+pub mod client;
+pub mod hub;
+pub mod lab;
+mod leftovers;
+pub mod probe;
+pub mod process;
+pub mod tap;
+pub mod wait;
+pub mod world;
+
+pub use client::{Client, First, Outside, Plan, Site};
+pub use hub::{Hub, Status};
+pub use lab::{Lab, Namespace};
+pub use probe::{Iperf, Transfer, iperf_both_ways};
+pub use process::Process;
+pub use tap::{Seen, Tap};
+pub use wait::until;
+pub use world::World;

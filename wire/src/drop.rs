@@ -59,6 +59,8 @@ drop_reasons! {
     44 TooLarge "too_large" "The packet, sealed, would exceed the MTU of the path to its site; the source is told by ICMP if it may be."
     45 IcmpRate "icmp_rate" "An ICMP answer that the hub owed to a source was not sent, above the tenant's rate of ICMP answers."
 
+    46 EcnNotCapable "ecn_not_capable" "The path marked congestion on a packet whose transport does not understand the mark: it is dropped as the signal (RFC 6040, 4.2)."
+
     // The way out.
     50 SiteNoEndpoint "site_no_endpoint" "The destination site has no known endpoint: it has never connected, and none is configured."
     51 SiteDown "site_down" "The packet waited for a session with its site, and the handshake was given up."
@@ -80,7 +82,7 @@ drop_reasons! {
     70 HandshakeRate "handshake_rate" "An initiation less than 20 ms after the last one of the same site."
     71 HandshakeUnsolicited "handshake_unsolicited" "A response or cookie reply that nothing waited for."
     72 HandshakeNoSession "handshake_no_session" "An initiation that could not be answered because the table of sessions is full."
-    73 FragmentOverlap "fragment_overlap" "A fragment that overlaps another of its datagram; the whole datagram is dropped (RFC 5722)."
+    73 FragmentOverlap "fragment_overlap" "A fragment that overlaps or contradicts another of its datagram: the whole datagram is dropped (RFC 5722). Or an exact duplicate, dropped alone."
     74 FragmentTimeout "fragment_timeout" "A fragment whose datagram was not complete in time."
     75 FragmentLimit "fragment_limit" "A fragment beyond the memory for reassembly, or the largest datagram that fits a frame."
 }

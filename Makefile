@@ -1,0 +1,33 @@
+# The project's commands. Each sets up what it needs: as root, on Debian 12 with a Rust toolchain, nothing else is needed.
+#
+#   make demo        one hub, two tenants with the same addresses, real clients: what reaches what
+#   make test        every test
+#   make test-long   what takes minutes of real time (a rekey of every client)
+#   make build       target/release/ekiden
+#   make clean       what was built here; not the clients in the cache
+
+target := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test test-long build setup tools clean
+
+demo: setup
+	cargo build --release --quiet -p ekiden-dataplane -p ekiden-testbed --bins
+	EKIDEN_BIN=$(target)/release/ekiden $(target)/release/demo
+
+test: setup tools
+	scripts/test.sh
+
+test-long: setup tools
+	cargo test -p ekiden-testbed --features long --test long -- --nocapture
+
+build: setup
+	cargo build --release -p ekiden-dataplane
+
+setup:
+	@scripts/setup.sh
+
+tools: setup
+	@scripts/tools.sh
+
+clean:
+	cargo clean

@@ -1,0 +1,64 @@
+//! What the program costs a frame, by test-run: `cargo run -p ekiden-bpf --example cost` (as root).
+//!
+//! One frame again and again, so every map row is in the cache: the floor of the cost, not the mean under a flood.
+#![allow(unsafe_code, reason = "an AF_XDP socket for the redirect to go to")]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use bpf::{Limits, Options, Rate, SessionEntry, SessionState, Steering};
+use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, Udp, message};
+
+const LIVE: u32 = 0x1234_5621;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let open = Rate { per_second: 1_000_000_000, burst: 1_000_000_000 };
+    let limits = Limits {
+        strangers: Rate { per_second: 1, burst: 1 },
+        known_source: open,
+        fragments: open,
+        ..Limits::default()
+    };
+    let mut steering = Steering::load(Options { limits, ..Options::new("cost", LISTEN) })?;
+    steering.set_mac(0, PORT_MAC)?;
+    steering.set_local(HUB4.into())?;
+    steering.set_local(HUB6.into())?;
+    let entry = SessionEntry { index: LIVE, worker: 0, tenant: 0, site: 0, state: SessionState::Live };
+    steering.set_session(LIVE & 0xffff, entry)?;
+    steering.know_source(SITE6.into())?;
+    // SAFETY: no pointers; checked before it is owned.
+    let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: just made, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    steering.set_socket(0, 0, socket.as_fd())?;
+
+    let another_mac = Udp { destination_mac: PEER_MAC, ..Udp::v4(message(4, LIVE, 64)) };
+    let another_port = Udp { port: 53, ..Udp::v4(message(4, LIVE, 64)) };
+    let fragment = Udp { fragment: Some((0, true)), ..Udp::v4(message(4, LIVE, 1000)) };
+    let rows = [
+        ("passed: another MAC", another_mac.build()),
+        ("passed: another UDP port", another_port.build()),
+        ("data, live session, v4: to the ring", Udp::v4(message(4, LIVE, 1452)).build()),
+        ("data, live session, v6: to the ring", Udp::v6(message(4, LIVE, 1452)).build()),
+        ("data, unknown index, v4: dropped", Udp::v4(message(4, LIVE ^ 1, 1452)).build()),
+        ("initiation, stranger without a token: dropped", Udp::v4(message(1, 0, 148)).build()),
+        ("initiation, known source with a token: to the ring", Udp::v6(message(1, 0, 148)).build()),
+        ("fragment with a token: to the ring", fragment.build()),
+    ];
+    let program = steering.program(0)?;
+    for (name, frame) in rows {
+        let runs = (0..5).map(|_| program.test_run(&frame, 2_000_000)).collect::<Result<Vec<_>, _>>()?;
+        let (verdict, _) = runs[0];
+        let best = runs.iter().map(|(_, nanoseconds)| nanoseconds).min().unwrap_or(&0);
+        println!("{best:4} ns  {name} ({verdict:?})");
+    }
+    Ok(())
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//
+// Which frames of a WAN port belong to the hub, and which of those may reach a worker.
+//
+// 1. A frame for another MAC, an unknown protocol, another address or another UDP port is the kernel's: passed.
+// 2. What is left is the hub's and never reaches the kernel: it is sent to a ring, or dropped with a reason.
+// 3. Lengths must agree, and the payload must have the shape of a WireGuard message.
+// 4. A message that names a receiver index needs a session (or a handshake of ours) that waits for it.
+// 5. Initiations and fragments, which anyone can send, need a token.
+//
+// Every frame is counted once on the way in (seen) and once on the way out (passed, redirected, or a reason).
+// Runs on Linux 6.1 and later; nothing here needs a newer one. Offsets into the packet that the packet itself names
+// (IPv4 options, lengths) make the verifier ask for CAP_PERFMON beside CAP_BPF.
+#include <stdbool.h>
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <asm/byteorder.h>
+#include <bpf/bpf_helpers.h>
+
+// The numbers and (in lower case) the names of `wire::DropReason`; a test compares them through BTF.
+enum drop_reason {
+	XDP_MALFORMED = 1,
+	XDP_NOT_WIREGUARD = 2,
+	XDP_SESSION_UNKNOWN = 3,
+	XDP_INITIATION_KNOWN = 4,
+	XDP_INITIATION_STRANGER = 5,
+	XDP_NO_SOCKET = 6,
+	XDP_FRAGMENT_RATE = 7,
+};
+#define DROP_REASONS 32 // numbers below are the program's, from here on user space's
+
+// What becomes of a frame: a drop reason, or one of these two. Zero is no reason, and 32 is not the program's.
+#define TO_KERNEL 0
+#define TO_RING DROP_REASONS
+
+// Sizes that user space reads from the maps' own max_entries.
+#define PORTS 64
+#define QUEUES 64
+
+// ---- what user space sets before the program is loaded ----
+
+const volatile __u32 port_index = 0;
+const volatile __u32 session_mask = 0; // slots - 1
+// A rate is the time that one token takes to come back, a burst the time in which an empty bucket is full.
+const volatile __u64 known_interval_ns = 0;
+const volatile __u64 known_burst_ns = 0;
+const volatile __u64 stranger_interval_ns = 0;
+const volatile __u64 stranger_burst_ns = 0;
+const volatile __u64 fragment_interval_ns = 0;
+const volatile __u64 fragment_burst_ns = 0;
+// Never read: a variable of this type is what carries the enum into the object's BTF.
+const volatile enum drop_reason drop_reason_in_btf = XDP_MALFORMED;
+
+// ---- maps: one set for all ports of a hub ----
+
+struct port {
+	__u16 mac[3]; // as in the frame
+	__u16 reserved;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+struct port_counters {
+	struct count seen;
+	struct count passed;
+	struct count redirected;
+	struct count drops[DROP_REASONS];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct port_counters);
+} counters SEC(".maps");
+
+// Row: port * QUEUES + queue
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, PORTS * QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+// One bit for each UDP port number: set if it is the hub's.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536 / 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} listen_ports SEC(".maps");
+
+// An IPv6 address, or an IPv4 one in its mapped form ::ffff:a.b.c.d; words as in the packet.
+struct address {
+	__u32 words[4];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, __u32); // nothing yet: being there is what counts
+} local_addresses SEC(".maps");
+
+enum session_state {
+	SESSION_FREE,
+	SESSION_HANDSHAKE, // we sent a message with this index and wait for the answer
+	SESSION_LIVE, // data may arrive under this index
+} __attribute__((packed));
+// The first eight bytes decide the verdict, and the kernel writes a row in words of eight: a frame meets the old row or the new one.
+struct session {
+	__u32 index;
+	__u16 worker;
+	enum session_state state;
+	__u8 reserved;
+	__u32 tenant;
+	__u32 site;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); // set by user space: session_mask + 1
+	__type(key, __u32);
+	__type(value, struct session);
+} sessions SEC(".maps");
+
+// A token bucket in one word: the time at which it will be full again. Taking a token moves that time one interval
+// on, by compare-and-swap, so that no number of CPUs together takes more than the rate. An empty bucket is only read:
+// under a flood the cache line stays shared, and refusing costs next to nothing.
+struct bucket {
+	__u64 full_at_ns;
+};
+// Sources that have proved their address, each with a bucket of its own. Only user space adds to it, so a flood of
+// made-up sources cannot push honest ones out.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct address); // IPv4: the address; IPv6: its /64
+	__type(value, struct bucket);
+} known_sources SEC(".maps");
+
+#define BUCKET_STRANGERS 0
+#define BUCKET_FRAGMENTS 1
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} shared_buckets SEC(".maps");
+
+// ---- small questions ----
+
+static __always_inline void count(struct count *count, __u64 bytes)
+{
+	count->packets++;
+	count->bytes += bytes;
+}
+
+static __always_inline bool is_listening(__be16 udp_port)
+{
+	__u32 number = __be16_to_cpu(udp_port), row = number / 64;
+	__u64 *bits = bpf_map_lookup_elem(&listen_ports, &row);
+	return bits && *bits >> number % 64 & 1;
+}
+
+static __always_inline bool is_local(const struct address *address)
+{
+	return bpf_map_lookup_elem(&local_addresses, address);
+}
+
+static __always_inline struct address from_v4(__be32 address)
+{
+	return (struct address){ { 0, 0, __constant_cpu_to_be32(0xffff), address } };
+}
+
+static __always_inline struct address from_v6(const struct in6_addr *address)
+{
+	const __u32 *words = address->in6_u.u6_addr32;
+	return (struct address){ { words[0], words[1], words[2], words[3] } };
+}
+
+static __always_inline bool take(struct bucket *bucket, __u64 now, __u64 interval, __u64 burst)
+{
+	for (int tries = 0; tries < 4; tries++) {
+		__u64 seen = *(volatile __u64 *)&bucket->full_at_ns;
+		__u64 next = (seen > now ? seen : now) + interval;
+		if (next > now + burst)
+			return false;
+		if (__sync_val_compare_and_swap(&bucket->full_at_ns, seen, next) == seen)
+			return true;
+	}
+	return false; // four other CPUs took tokens in these few nanoseconds: this bucket is not idle
+}
+
+// ---- verdicts, from the payload outwards; a reader starts at `steer`, at the end ----
+
+static __always_inline int judge_session(__le32 receiver, __u32 states)
+{
+	__u32 index = __le32_to_cpu(receiver), slot = index & session_mask;
+	struct session *session = bpf_map_lookup_elem(&sessions, &slot);
+	if (!session || session->index != index || !(states >> session->state & 1))
+		return XDP_SESSION_UNKNOWN;
+	return TO_RING;
+}
+
+static __always_inline int judge_initiation(const struct address *source)
+{
+	struct address prefix = *source;
+	if (prefix.words[0] | prefix.words[1]) // not IPv4 in its mapped form
+		prefix.words[2] = prefix.words[3] = 0;
+	__u64 now = bpf_ktime_get_ns();
+	struct bucket *own = bpf_map_lookup_elem(&known_sources, &prefix);
+	if (own)
+		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING : XDP_INITIATION_KNOWN;
+	__u32 row = BUCKET_STRANGERS;
+	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
+	return common && take(common, now, stranger_interval_ns, stranger_burst_ns) ? TO_RING : XDP_INITIATION_STRANGER;
+}
+
+static __always_inline int judge_fragment(void)
+{
+	__u32 row = BUCKET_FRAGMENTS;
+	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
+	return common && take(common, bpf_ktime_get_ns(), fragment_interval_ns, fragment_burst_ns) ? TO_RING : XDP_FRAGMENT_RATE;
+}
+
+// The messages of WireGuard: type and three reserved zeros, read as one word.
+#define INITIATION __constant_cpu_to_le32(1)
+#define RESPONSE __constant_cpu_to_le32(2)
+#define COOKIE __constant_cpu_to_le32(3)
+#define DATA __constant_cpu_to_le32(4)
+#define INITIATION_LEN 148
+#define RESPONSE_LEN 92
+#define COOKIE_LEN 64
+#define DATA_MIN_LEN 32 // a keepalive; not every sender pads to 16, so any length from here on
+
+static __always_inline int judge_message(const void *payload, const void *end, __u32 length, const struct address *source)
+{
+	const __le32 *words = payload;
+	if (length < DATA_MIN_LEN || (const void *)(words + 3) > end)
+		return XDP_NOT_WIREGUARD;
+	if (words[0] == DATA)
+		return judge_session(words[1], 1 << SESSION_LIVE);
+	if (words[0] == INITIATION && length == INITIATION_LEN)
+		return judge_initiation(source);
+	if (words[0] == RESPONSE && length == RESPONSE_LEN)
+		return judge_session(words[2], 1 << SESSION_HANDSHAKE);
+	if (words[0] == COOKIE && length == COOKIE_LEN) // answers an initiation of ours, or a response, whose session is live already
+		return judge_session(words[1], 1 << SESSION_HANDSHAKE | 1 << SESSION_LIVE);
+	return XDP_NOT_WIREGUARD;
+}
+
+// `room` is what the IP header says it carries; zero if it contradicts itself. A datagram cut before its port numbers
+// could be the hub's; the kernel could only discard it, so it is not passed either.
+static __always_inline int judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
+{
+	const struct udphdr *udp = at;
+	if ((const void *)(udp + 1) > end)
+		return is_local(to) ? XDP_MALFORMED : TO_KERNEL;
+	if (!is_listening(udp->dest) || !is_local(to))
+		return TO_KERNEL;
+	__u32 length = __be16_to_cpu(udp->len);
+	if (length < sizeof(*udp) || length != room || at + length > end)
+		return XDP_MALFORMED;
+	return judge_message(udp + 1, end, length - sizeof(*udp), from);
+}
+
+static __always_inline int judge_v4(const void *at, const void *end)
+{
+	const struct iphdr *ip = at;
+	if ((const void *)(ip + 1) > end || ip->version != 4 || ip->protocol != IPPROTO_UDP)
+		return TO_KERNEL;
+	struct address from = from_v4(ip->saddr), to = from_v4(ip->daddr);
+	__u32 header = ip->ihl * 4, total = __be16_to_cpu(ip->tot_len);
+	bool whole = header >= sizeof(*ip) && header <= total && at + total <= end;
+	if (ip->frag_off & __constant_cpu_to_be16(0x3fff)) { // more fragments, or an offset
+		if (!is_local(&to))
+			return TO_KERNEL;
+		return whole && header < total ? judge_fragment() : XDP_MALFORMED;
+	}
+	if (header < sizeof(*ip)) // no place where the ports could be read
+		return is_local(&to) ? XDP_MALFORMED : TO_KERNEL;
+	return judge_udp(at + header, end, whole ? total - header : 0, &from, &to);
+}
+
+struct fragment_header { // RFC 8200, 4.5
+	__u8 next_header;
+	__u8 reserved;
+	__be16 offset;
+	__be32 identification;
+};
+
+static __always_inline int judge_v6(const void *at, const void *end)
+{
+	const struct ipv6hdr *ip = at;
+	if ((const void *)(ip + 1) > end || ip->version != 6)
+		return TO_KERNEL;
+	struct address from = from_v6(&ip->saddr), to = from_v6(&ip->daddr);
+	__u32 room = __be16_to_cpu(ip->payload_len);
+	at = ip + 1;
+	if (ip->nexthdr == IPPROTO_UDP)
+		return judge_udp(at, end, room, &from, &to);
+	if (ip->nexthdr != IPPROTO_FRAGMENT || !is_local(&to))
+		return TO_KERNEL;
+	const struct fragment_header *fragment = at;
+	if ((const void *)(fragment + 1) > end)
+		return XDP_MALFORMED;
+	if (fragment->next_header != IPPROTO_UDP)
+		return TO_KERNEL;
+	return room > sizeof(*fragment) && at + room <= end ? judge_fragment() : XDP_MALFORMED;
+}
+
+static __always_inline int judge(const void *data, const void *end, const struct port *port)
+{
+	const struct ethhdr *eth = data;
+	const __u16 *mac = data;
+	if ((const void *)(eth + 1) > end)
+		return TO_KERNEL;
+	if (mac[0] != port->mac[0] || mac[1] != port->mac[1] || mac[2] != port->mac[2])
+		return TO_KERNEL;
+	if (eth->h_proto == __constant_cpu_to_be16(ETH_P_IP))
+		return judge_v4(eth + 1, end);
+	if (eth->h_proto == __constant_cpu_to_be16(ETH_P_IPV6))
+		return judge_v6(eth + 1, end);
+	return TO_KERNEL;
+}
+
+SEC("xdp")
+int steer(struct xdp_md *ctx)
+{
+	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 bytes = end - data;
+	__u32 row = port_index, queue = ctx->rx_queue_index;
+	struct port *port = bpf_map_lookup_elem(&ports, &row);
+	struct port_counters *books = bpf_map_lookup_elem(&counters, &row);
+	if (!port || !books)
+		return XDP_ABORTED; // no such row: the loader refuses such a port, and the kernel would trace this
+
+	count(&books->seen, bytes);
+	__u32 outcome = judge(data, end, port);
+	if (outcome == TO_KERNEL) {
+		count(&books->passed, bytes);
+		return XDP_PASS;
+	}
+	if (outcome == TO_RING) {
+		// The fallback is to drop, so that a dead hub fails closed.
+		if (queue < QUEUES && bpf_redirect_map(&xsks, row * QUEUES + queue, XDP_DROP) == XDP_REDIRECT) {
+			count(&books->redirected, bytes);
+			return XDP_REDIRECT;
+		}
+		outcome = XDP_NO_SOCKET;
+	}
+	count(&books->drops[outcome % DROP_REASONS], bytes);
+	return XDP_DROP;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,121 @@
+use super::*;
+use proptest::prelude::*;
+use std::{collections::BTreeMap, net::Ipv4Addr, net::Ipv6Addr};
+
+fn site(slot: u32) -> Target {
+    Target::Site(SiteSlot(slot))
+}
+
+fn tables(routes: &[(u32, &str, u32)]) -> Tables {
+    let mut builder = Tables::builder();
+    for (tenant, prefix, slot) in routes {
+        builder.add(TenantSlot(*tenant), prefix.parse().unwrap(), site(*slot));
+    }
+    builder.build()
+}
+
+#[test]
+fn tenants_with_the_same_prefixes_stay_apart() {
+    let tables = tables(&[
+        (0, "10.9.1.0/24", 1),
+        (0, "10.9.2.0/24", 2),
+        (0, "fd00:9:1::/64", 1),
+        (2, "10.9.1.0/24", 11),
+        (2, "10.9.2.0/24", 12),
+        (2, "fd00:9:1::/64", 11),
+    ]);
+    let inside: IpAddr = "10.9.2.255".parse().unwrap();
+    assert_eq!(tables.route(TenantSlot(0), inside), Some(site(2)));
+    assert_eq!(tables.route(TenantSlot(2), inside), Some(site(12)));
+    assert_eq!(tables.route(TenantSlot(1), inside), None, "a tenant without routes");
+    assert_eq!(tables.route(TenantSlot(3), inside), None, "a slot beyond the tables");
+    assert_eq!(tables.route(TenantSlot(u32::MAX), inside), None);
+    assert_eq!(tables.route(TenantSlot(0), "10.9.3.0".parse().unwrap()), None);
+    assert_eq!(tables.route(TenantSlot(0), "10.9.0.255".parse().unwrap()), None);
+    assert_eq!(tables.route(TenantSlot(2), "fd00:9:1::ffff".parse().unwrap()), Some(site(11)));
+    assert_eq!(tables.route(TenantSlot(2), "fd00:9:1:1::".parse().unwrap()), None);
+
+    assert!(tables.source_allowed(TenantSlot(0), SiteSlot(2), inside));
+    assert!(!tables.source_allowed(TenantSlot(0), SiteSlot(1), inside), "another site's address");
+    assert!(!tables.source_allowed(TenantSlot(0), SiteSlot(12), inside), "another tenant's site");
+    assert!(!tables.source_allowed(TenantSlot(0), SiteSlot(2), "192.0.2.1".parse().unwrap()));
+    assert_eq!(Tables::default().route(TenantSlot(0), inside), None);
+}
+
+#[test]
+fn the_ends_of_the_address_space() {
+    let all = tables(&[(0, "0.0.0.0/0", 1), (0, "255.255.255.255/32", 2), (0, "::/0", 3), (0, "ffff::/16", 4)]);
+    let route = |address: &str| all.route(TenantSlot(0), address.parse().unwrap());
+    assert_eq!(route("0.0.0.0"), Some(site(1)));
+    assert_eq!(route("255.255.255.254"), Some(site(1)));
+    assert_eq!(route("255.255.255.255"), Some(site(2)));
+    assert_eq!(route("::"), Some(site(3)));
+    assert_eq!(route("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), Some(site(4)));
+}
+
+#[test]
+fn of_two_equal_prefixes_the_later_counts_and_host_bits_do_not() {
+    let twice = tables(&[(0, "10.0.0.0/8", 1), (0, "10.1.2.3/16", 2), (0, "10.1.0.0/16", 3)]);
+    assert_eq!(twice.route(TenantSlot(0), "10.1.0.1".parse().unwrap()), Some(site(3)));
+    assert_eq!(twice.route(TenantSlot(0), "10.2.0.1".parse().unwrap()), Some(site(1)));
+}
+
+/// The definition: of all prefixes that hold the address, the longest.
+fn naive(routes: &BTreeMap<(u32, IpNet), u32>, tenant: u32, address: IpAddr) -> Option<Target> {
+    let held = routes.iter().filter(|((of, prefix), _)| *of == tenant && prefix.contains(&address));
+    held.max_by_key(|((_, prefix), _)| prefix.prefix_len()).map(|(_, slot)| site(*slot))
+}
+
+/// Prefixes crowded into few addresses, so that they nest, touch and repeat; some lie at the ends of the space.
+fn crowded() -> impl Strategy<Value = IpNet> {
+    let v4 =
+        (prop_oneof![Just(0u32), Just(0x0a09_0000), Just(0xffff_ff00)], 0u32..256, prop_oneof![24u8..=32, 0u8..=32])
+            .prop_map(|(base, low, len)| IpNet::new(Ipv4Addr::from_bits(base | low).into(), len).unwrap().trunc());
+    let v6 = (
+        prop_oneof![Just(0u128), Just(0xfd00_0009 << 96), Just(u128::MAX << 72)],
+        0u128..8,
+        0u128..8,
+        prop_oneof![61u8..=64, 125u8..=128, 0u8..=128],
+    )
+        .prop_map(|(base, high, low, len)| {
+            IpNet::new(Ipv6Addr::from_bits(base | high << 64 | low).into(), len).unwrap().trunc()
+        });
+    prop_oneof![v4, v6]
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_definition(list in proptest::collection::vec((0u32..3, crowded(), 0u32..4), 0..40), probes: [u128; 8]) {
+        let mut builder = Tables::builder();
+        let mut model = BTreeMap::new();
+        for (tenant, prefix, slot) in &list {
+            builder.add(TenantSlot(*tenant), *prefix, site(*slot));
+            model.insert((*tenant, *prefix), *slot);
+        }
+        let tables = builder.build();
+        // Every edge of every prefix, one address before and after it, and some addresses anywhere.
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for (_, prefix, _) in &list {
+            for edge in [prefix.network(), prefix.broadcast()] {
+                for step in [u128::MAX, 0, 1] {
+                    addresses.push(match edge {
+                        IpAddr::V4(edge) => Ipv4Addr::from_bits(edge.to_bits().wrapping_add(step as u32)).into(),
+                        IpAddr::V6(edge) => Ipv6Addr::from_bits(edge.to_bits().wrapping_add(step)).into(),
+                    });
+                }
+            }
+        }
+        addresses.extend(probes.map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))));
+        addresses.extend(probes.map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits as u32))));
+        for tenant in 0..4 {
+            for address in &addresses {
+                let expected = naive(&model, tenant, *address);
+                prop_assert_eq!(tables.route(TenantSlot(tenant), *address), expected, "tenant {} to {}", tenant, address);
+                for slot in 0..4 {
+                    let allowed = tables.source_allowed(TenantSlot(tenant), SiteSlot(slot), *address);
+                    prop_assert_eq!(allowed, expected == Some(site(slot)));
+                }
+            }
+        }
+    }
+}

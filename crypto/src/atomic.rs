@@ -1,0 +1,6 @@
+//! The atomics of this crate: those of the standard library, or loom's, which try every order that the memory model allows.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};

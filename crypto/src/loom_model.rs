@@ -1,0 +1,103 @@
+//! The threads of the replay window and of the nonces in every order that the memory model allows.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p ekiden-crypto --lib loom` runs them, on the very code that ships. The same source is then compiled
+//! against an atomic whose compare-and-swap is a load and a store, and there the models must fail: so they would notice.
+
+use ::loom::{model, thread};
+use std::sync::Arc;
+
+use crate::replay;
+
+mod mutant;
+
+/// The models, for whichever `replay` is in scope.
+macro_rules! models {
+    ($window:ty) => {
+        /// The same message reaches two threads.
+        pub(super) fn one_counter_two_threads() {
+            let window = Arc::new(<$window>::new());
+            let other = thread::spawn({
+                let window = window.clone();
+                move || window.look(7).is_ok() && window.accept(7).is_ok()
+            });
+            let here = window.look(7).is_ok() && window.accept(7).is_ok();
+            assert!(here ^ other.join().unwrap(), "counter 7 must be accepted exactly once");
+        }
+
+        /// Two counters of one word: neither may erase the other's bit.
+        pub(super) fn two_counters_of_a_word() {
+            let window = Arc::new(<$window>::new());
+            let other = thread::spawn({
+                let window = window.clone();
+                move || window.accept(3).is_ok()
+            });
+            assert!(window.accept(4).is_ok() && other.join().unwrap(), "both are new");
+            assert!(window.accept(3).is_err() && window.accept(4).is_err(), "neither may be accepted again");
+        }
+
+        /// A newer lap takes the word over while an old counter of it is accepted, by two threads, one raising `highest`.
+        pub(super) fn a_lap_passes() {
+            let window = Arc::new(<$window>::new());
+            let old = thread::spawn({
+                let window = window.clone();
+                move || window.accept(5).is_ok()
+            });
+            let new = thread::spawn({
+                let window = window.clone();
+                move || {
+                    assert!(window.accept(8192 + 6).is_ok(), "the newest is always accepted");
+                    window.raise(8192 + 6);
+                }
+            });
+            let here = window.accept(5).is_ok();
+            let there = old.join().unwrap();
+            new.join().unwrap();
+            assert!(!(here && there), "counter 5 must not be accepted twice");
+            assert_eq!(window.highest(), 8192 + 6);
+            assert!(window.accept(5).is_err() && window.accept(8192 + 6).is_err(), "both are history");
+        }
+    };
+}
+
+mod shipped {
+    use super::*;
+    models!(replay::Window);
+}
+
+mod broken {
+    use super::*;
+    models!(mutant::replay::Window);
+}
+
+#[test]
+fn a_counter_is_accepted_by_one_of_two_threads() {
+    model(shipped::one_counter_two_threads);
+}
+
+#[test]
+fn neighbours_do_not_erase_each_other() {
+    model(shipped::two_counters_of_a_word);
+}
+
+#[test]
+fn a_newer_lap_makes_nothing_acceptable_again() {
+    model(shipped::a_lap_passes);
+}
+
+#[test]
+#[should_panic(expected = "counter 7 must be accepted exactly once")]
+fn load_and_store_would_accept_a_counter_twice() {
+    model(broken::one_counter_two_threads);
+}
+
+#[test]
+#[should_panic(expected = "neither may be accepted again")]
+fn load_and_store_would_erase_a_neighbour() {
+    model(broken::two_counters_of_a_word);
+}
+
+#[test]
+#[should_panic(expected = "counter 5 must not be accepted twice")]
+fn load_and_store_would_revive_a_lap() {
+    model(broken::a_lap_passes);
+}

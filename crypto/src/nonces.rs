@@ -1,0 +1,46 @@
+//! The send counter of a session: every number is handed out at most once, to whichever thread asks, and none beyond the limit.
+//!
+//! The counter only ever grows, by the one `fetch_add` that hands a range out, so that two ranges never meet. It would meet itself by
+//! wrapping; but a thread adds only after it has found the counter below the limit, so that each thread adds at most one range to a
+//! counter that has reached it, and the room between the limit and 2^64 is larger than a range for each thread.
+
+use crate::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::constants::{REJECT_AFTER_MESSAGES, RESERVE_MAX, WORKERS_MAX};
+
+/// The counters of one key that haven't been used.
+pub(crate) struct Nonces {
+    next: AtomicU64,
+}
+
+// The workers, and control, which seals keepalives.
+const _: () = assert!((WORKERS_MAX + 1) * RESERVE_MAX < u64::MAX - REJECT_AFTER_MESSAGES);
+
+impl Nonces {
+    /// All of them, from 0.
+    pub(crate) fn new() -> Self {
+        Self::starting_at(0)
+    }
+
+    fn starting_at(next: u64) -> Self {
+        Self { next: AtomicU64::new(next) }
+    }
+
+    /// The first of `count` counters that are the caller's alone, or `None` if there aren't so many left.
+    pub(crate) fn reserve(&self, count: u32) -> Option<u64> {
+        let count = u64::from(count);
+        assert!(count <= RESERVE_MAX, "{count} counters at once: at most {RESERVE_MAX}");
+        if self.next.load(Relaxed) >= REJECT_AFTER_MESSAGES {
+            return None;
+        }
+        let first = self.next.fetch_add(count, Relaxed);
+        (first + count <= REJECT_AFTER_MESSAGES).then_some(first)
+    }
+
+    /// How many have been reserved.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.next.load(Relaxed).min(REJECT_AFTER_MESSAGES)
+    }
+}
+
+#[cfg(test)]
+mod tests;

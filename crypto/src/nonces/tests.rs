@@ -1,0 +1,131 @@
+use super::*;
+
+/// All but `left` counters are used.
+fn nearly_used_up(left: u64) -> Nonces {
+    Nonces::starting_at(REJECT_AFTER_MESSAGES - left)
+}
+
+#[cfg(not(loom))]
+mod threads {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Has one thread for each list of counts reserve them, all at once, and returns the ranges in order.
+    fn reserve_all(nonces: &Nonces, counts: &[Vec<u32>]) -> Vec<(u64, u64)> {
+        let start = Barrier::new(counts.len());
+        let reserve = |counts: &[u32]| {
+            start.wait();
+            let reserve = |count: &u32| nonces.reserve(*count).map(|first| (first, first + u64::from(*count)));
+            counts.iter().filter_map(reserve).collect::<Vec<_>>()
+        };
+        let mut ranges = thread::scope(|scope| {
+            let threads = counts.iter().map(|counts| scope.spawn(|| reserve(counts))).collect::<Vec<_>>();
+            threads.into_iter().flat_map(|thread| thread.join().expect("no thread panics")).collect::<Vec<_>>()
+        });
+        ranges.sort_unstable();
+        ranges
+    }
+
+    /// What up to four threads ask for.
+    fn demands() -> impl Strategy<Value = Vec<Vec<u32>>> {
+        prop::collection::vec(prop::collection::vec(1u32..=64, 0..200), 1..5)
+    }
+
+    /// Long enough for the threads to meet in the middle of a reservation, time and again.
+    #[test]
+    fn no_counter_is_handed_out_twice_or_lost() {
+        let demands = (1..=4).map(|thread| (0..100_000).map(|n| 1 + n * thread % 64).collect()).collect::<Vec<_>>();
+        let nonces = Nonces::new();
+        let mut next = 0;
+        for (first, end) in reserve_all(&nonces, &demands) {
+            assert_eq!(first, next, "the next range begins where the last ended");
+            next = end;
+        }
+        assert_eq!(next, demands.iter().flatten().map(|count| u64::from(*count)).sum::<u64>());
+        assert_eq!(nonces.reserved(), next);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn at_the_limit_it_stops_for_good(left in 0u64..5_000, demands in demands()) {
+            let nonces = nearly_used_up(left);
+            let mut next = REJECT_AFTER_MESSAGES - left;
+            for (first, end) in reserve_all(&nonces, &demands) {
+                prop_assert!(first >= next && end <= REJECT_AFTER_MESSAGES, "{}..{} after {}", first, end, next);
+                next = end;
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_counter_is_the_one_below_the_limit() {
+        let nonces = nearly_used_up(65);
+        assert_eq!(nonces.reserve(64), Some(REJECT_AFTER_MESSAGES - 65));
+        assert_eq!(nonces.reserve(1), Some(REJECT_AFTER_MESSAGES - 1));
+        assert_eq!(nonces.reserve(1), None);
+        assert_eq!(nonces.reserved(), REJECT_AFTER_MESSAGES);
+    }
+
+    #[test]
+    fn used_up_nonces_may_be_asked_for_ever() {
+        let nonces = nearly_used_up(1);
+        assert_eq!(nonces.reserve(64), None, "a range that doesn't fit is refused whole");
+        for _ in 0..100_000 {
+            assert_eq!(nonces.reserve(64), None);
+        }
+        assert!(nonces.next.load(Relaxed) < REJECT_AFTER_MESSAGES + RESERVE_MAX, "and asking doesn't move the counter");
+    }
+
+    #[test]
+    #[should_panic(expected = "65 counters at once")]
+    fn more_than_a_batch_is_a_mistake() {
+        Nonces::new().reserve(65);
+    }
+}
+
+#[cfg(loom)]
+mod loom_model {
+    use std::sync::Arc;
+
+    use ::loom::{model, thread};
+
+    use super::*;
+
+    #[test]
+    fn two_threads_share_no_counter() {
+        model(|| {
+            let nonces = Arc::new(Nonces::new());
+            let other = thread::spawn({
+                let nonces = nonces.clone();
+                move || [nonces.reserve(2), nonces.reserve(2)]
+            });
+            let here = nonces.reserve(3).unwrap();
+            let there = other.join().unwrap().map(Option::unwrap);
+            assert!(
+                there.iter().all(|first| here + 3 <= *first || first + 2 <= here),
+                "{here} + 3 meets {there:?} + 2"
+            );
+            assert_eq!(nonces.reserved(), 7);
+        });
+    }
+
+    #[test]
+    fn a_race_for_the_last_counters_has_one_winner() {
+        model(|| {
+            let nonces = Arc::new(nearly_used_up(64));
+            let other = thread::spawn({
+                let nonces = nonces.clone();
+                move || nonces.reserve(64).is_some()
+            });
+            let here = nonces.reserve(64).is_some();
+            assert!(here ^ other.join().unwrap(), "64 counters must go to one of two");
+            assert!(nonces.reserve(1).is_none());
+        });
+    }
+}

@@ -1,0 +1,142 @@
+//! Key bytes are nowhere in this process's memory once the key is dropped, and a session's are gone with it.
+//!
+//! The kernel lends the eyes: all writable memory is read through `/proc/self/mem`, heap and stacks alike. The keys sought are never
+//! whole in memory but where the crate put them, since each is kept as two halves that make it by XOR. One test alone in its binary, so
+//! that no other's memory moves meanwhile.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use crypto::aead::{Cipher, OpenJob, SealJob, TAG, ring};
+use crypto::{Role, Session, Time};
+use zeroize::Zeroizing;
+
+/// A secret of which memory holds no copy.
+struct Split {
+    left: [u8; 32],
+    right: [u8; 32],
+}
+
+impl Split {
+    fn new(seed: u64) -> Self {
+        // Any bytes do that nothing else holds: a multiplicative generator of 64 bits.
+        let mut state = seed;
+        let mut byte = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 56) as u8
+        };
+        Self { left: std::array::from_fn(|_| byte()), right: std::array::from_fn(|_| byte()) }
+    }
+
+    /// Lends the secret whole, in a heap block that is wiped afterwards.
+    #[inline(never)]
+    fn lend<T>(&self, to: impl FnOnce(&[u8; 32]) -> T) -> T {
+        let mut whole = Zeroizing::new(vec![0; 32]);
+        for (n, byte) in whole.iter_mut().enumerate() {
+            *byte = self.left[n] ^ self.right[n];
+        }
+        to(whole.as_slice().try_into().expect("32 bytes"))
+    }
+
+    /// Whether half of the secret, either half, stands at the start of `bytes`.
+    fn starts(&self, bytes: &[u8]) -> bool {
+        [0..16, 16..32].into_iter().any(|half| {
+            let mut pairs = half.zip(bytes);
+            bytes.len() >= 16 && pairs.all(|(n, byte)| self.left[n] ^ self.right[n] == *byte)
+        })
+    }
+
+    /// How many times half of the secret or more occurs in writable memory.
+    fn sightings(&self) -> usize {
+        const OVERLAP: usize = 16;
+        let memory = File::open("/proc/self/mem").expect("a process may read itself");
+        let maps = fs::read_to_string("/proc/self/maps").expect("a process may see its maps");
+        let mut buffer = vec![0u8; 1 << 16];
+        let own = buffer.as_ptr_range();
+        let own = own.start as u64..own.end as u64;
+        let mut seen = 0;
+        for line in maps.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            let (range, rights) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+            let Some((start, end)) = range.split_once('-').filter(|_| rights.starts_with("rw")) else { continue };
+            let parse = |hex| u64::from_str_radix(hex, 16).expect("addresses are hexadecimal");
+            let (mut at, end) = (parse(start), parse(end));
+            while at + (OVERLAP as u64) < end {
+                if own.contains(&at) {
+                    at = own.end; // what was read last is no copy of the crate's
+                    continue;
+                }
+                let mut stop = end.min(at + buffer.len() as u64);
+                if own.start > at {
+                    stop = stop.min(own.start);
+                }
+                let len = (stop - at) as usize;
+                memory.read_exact_at(&mut buffer[..len], at).unwrap_or_else(|e| panic!("{line}: {e}"));
+                seen += (0..len).filter(|n| self.starts(&buffer[*n..len])).count();
+                at = if stop == end || stop == own.start { stop } else { stop - OVERLAP as u64 + 1 };
+            }
+        }
+        seen
+    }
+}
+
+/// Does `work` on a thread of its own, and counts sightings of both secrets while that thread's stack is still as the work left it.
+fn on_a_worker<T: Send>(secrets: [&Split; 2], work: impl FnOnce() -> T + Send) -> (T, [usize; 2]) {
+    let (done, when_done) = mpsc::channel();
+    let (leave, stay) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let result = work();
+            drop(done);
+            let _ = stay.recv();
+            result
+        });
+        let _: Result<(), _> = when_done.recv(); // over when `done` is dropped, by a panic, too
+        let sightings = secrets.map(Split::sightings);
+        drop(leave);
+        (worker.join().expect("the worker doesn't panic"), sightings)
+    })
+}
+
+fn seal(session: &Session) {
+    let mut data = [7; 1_420 + TAG];
+    ring().seal_batch(&mut [SealJob { key: session.seal_key(), counter: 1, aad: b"", data: &mut data }]);
+}
+
+fn open(session: &Session) {
+    let mut data = [7; 1_420 + TAG];
+    ring().open_batch(&mut [OpenJob {
+        key: session.open_key(),
+        counter: 1,
+        aad: b"",
+        data: &mut data,
+        verified: false,
+    }]);
+}
+
+#[test]
+fn dropped_keys_are_nowhere_in_memory() {
+    let secrets = [&Split::new(1), &Split::new(2)];
+    let [send, receive] = secrets;
+    assert_eq!(secrets.map(Split::sightings), [0, 0], "before there was a key");
+
+    send.lend(|_| assert_eq!(secrets.map(Split::sightings), [2, 0], "what is there must be seen, by both halves"));
+    assert_eq!(secrets.map(Split::sightings), [0, 0], "after the test wiped its own copy");
+
+    for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
+        // ChaCha20 keeps the key, AES its schedule, which begins with the key: each once, and no copy beside it on heap or stack.
+        let once = [2, 2];
+        let (session, sightings) = on_a_worker(secrets, || {
+            send.lend(|send| {
+                receive.lend(|receive| Session::new(0, 1, 2, Role::Initiator, send, receive, cipher, Time(0)))
+            })
+        });
+        assert_eq!(sightings, once, "{cipher:?} when made");
+        let session = Arc::new(session);
+        assert_eq!(on_a_worker(secrets, || seal(&session)).1, once, "{cipher:?} after sealing");
+        assert_eq!(on_a_worker(secrets, || open(&session)).1, once, "{cipher:?} after opening");
+        assert_eq!(on_a_worker(secrets, || drop(session)).1, [0, 0], "{cipher:?} after the session was dropped");
+    }
+}

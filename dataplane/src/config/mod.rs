@@ -1,0 +1,150 @@
+//! What the operator wants: `hub.toml` and the files that it includes, parsed once into types that can't be wrong.
+//!
+//! [`load`] depends on nothing but the files, so that a configuration can be checked on another machine than the hub's;
+//! [`validate_machine`] compares it with the interfaces and cores of this one. Both say everything that is wrong at
+//! once, each problem with its file and line, what was found, and what would be right.
+
+mod errors;
+mod include;
+mod keys;
+mod ledger;
+mod machine;
+mod parse;
+mod reader;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use ipnet::IpNet;
+use wire::TenantId;
+
+pub(crate) use errors::nearest;
+pub use errors::{Errors, Origin, Problem};
+pub use keys::{PresharedKey, PrivateKey, PublicKey};
+pub use machine::{Interface, Machine, validate_machine};
+pub use values::{HubName, Label, Name, PortName};
+
+/// Reads `path` and what it includes, and the key files that they name.
+pub fn load(path: &Path) -> Result<Desired, Errors> {
+    parse::load(path, parse::MissingKeys::Refused)
+}
+
+/// As [`load`], for a configuration that is being written: a site whose `public_key` is missing is accepted, and has a
+/// random one that nobody knows the private half of.
+pub fn load_draft(path: &Path) -> Result<Desired, Errors> {
+    parse::load(path, parse::MissingKeys::Invented)
+}
+
+/// The whole configuration of a hub.
+///
+/// Two are equal if they want the same; where it was written (each `origin`) does not count.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The hub itself.
+    pub hub: Hub,
+    /// The threads that carry packets.
+    pub workers: Workers,
+    /// The network interfaces, in the order of the configuration; at least one, each once.
+    pub ports: Vec<Port>,
+    /// The tenants, in the order of the configuration; their ids, service codes and sites' public keys are unique.
+    pub tenants: Vec<Tenant>,
+}
+
+/// The hub itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hub {
+    /// Its name, part of the paths of its sockets, pins and state.
+    pub name: HubName,
+    /// Its private key.
+    pub private_key: PrivateKey,
+    /// The public half of its key, which no site has.
+    pub public_key: PublicKey,
+    /// The UDP port to which its sites send.
+    pub listen_port: NonZeroU16,
+}
+
+/// The threads that carry packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// The cores that carry a worker each, without repetition; none: one worker a queue, on the cores that this
+    /// process may use.
+    pub cores: Option<Vec<usize>>,
+    /// Where the cores are listed.
+    pub origin: Origin,
+}
+
+/// A network interface that the hub drives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The interface's name.
+    pub name: PortName,
+    /// What is connected to it.
+    pub role: Role,
+    /// Where the XDP program runs; none: in the driver if it can.
+    pub mode: Option<Mode>,
+    /// Whether the kernel copies each frame; none: only if the driver can't do without.
+    pub copy: Option<bool>,
+    /// Where the port is configured.
+    pub origin: Origin,
+}
+
+/// What is connected to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The network through which sites reach the hub.
+    Wan,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's network stack, for drivers that can't.
+    Generic,
+}
+
+/// A customer: a wide-area network of its own, apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The number by which the wire knows it.
+    pub id: TenantId,
+    /// The operator's own name for the contract.
+    pub service_code: Option<Name>,
+    /// Free text for people; empty if none is configured.
+    pub label: Label,
+    /// The hub's own addresses inside this tenant's network, in none of its sites' prefixes.
+    pub hub_addresses: Vec<IpAddr>,
+    /// Its offices, by names unique within the tenant. No two prefixes overlap.
+    pub sites: Vec<Site>,
+    /// Where the tenant is configured.
+    pub origin: Origin,
+}
+
+/// An office of a tenant: one WireGuard peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its name, which with the tenant's id is its identity.
+    pub name: Name,
+    /// The key by which it is known; unique on the hub.
+    pub public_key: PublicKey,
+    /// The addresses behind it: networks without host bits.
+    pub prefixes: Vec<IpNet>,
+    /// The addresses of its adapter's tunnel interface, with the length of their networks; each inside `prefixes`.
+    pub address: Vec<IpNet>,
+    /// The key that it and the hub share besides their pairs.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where it is reached before it was heard of.
+    pub endpoint: Option<SocketAddr>,
+    /// After how many silent seconds the hub sends it a keepalive; none: never.
+    pub keepalive_s: Option<NonZeroU16>,
+    /// Whether outer IPv4 packets to it carry a real UDP checksum; those over IPv6 always do.
+    pub udp_checksum: bool,
+    /// Where the site is configured.
+    pub origin: Origin,
+}

@@ -1,0 +1,253 @@
+//! Single values: from the text of the configuration to types that can't be wrong. An error is the rule that was
+//! broken; who found it adds the value and the place.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::ops::Deref;
+
+use ipnet::IpNet;
+use wire::TenantId;
+
+use super::{Mode, Role};
+
+macro_rules! name {
+    ($(#[$attribute:meta])* $name:ident, $check:ident) => {
+        $(#[$attribute])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// This name, or the rule that it breaks.
+            pub fn new(name: &str) -> Result<Self, String> {
+                $check(name)?;
+                Ok(Self(name.to_owned()))
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A hub's name: 1 to 32 of `a-z`, `0-9` and `-`, the first no `-`. It is safe as a component of a path.
+    HubName, hub_name_rule
+}
+name! {
+    /// A network interface's name, as the kernel allows it: 1 to 15 bytes, no blank, `/` or `:`.
+    PortName, port_name_rule
+}
+name! {
+    /// A site's name or a tenant's service code: 1 to 64 printable characters, no `/`, no blank at either end.
+    Name, name_rule
+}
+name! {
+    /// Free text for people: any printable characters, on one line.
+    #[derive(Default)]
+    Label, printable
+}
+
+fn hub_name_rule(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match name {
+        _ if (1..=32).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('-') => Ok(()),
+        _ => Err("it becomes part of paths; 1 to 32 of a-z, 0-9 and - (not first) are right".to_owned()),
+    }
+}
+
+/// The kernel's own rule (`dev_valid_name` in net/core/dev.c; IFNAMSIZ is 16 with the closing zero).
+fn port_name_rule(name: &str) -> Result<(), String> {
+    match name {
+        "" | "." | ".." => Err("not a name that a network interface can have".to_owned()),
+        _ if name.len() > 15 => Err("a network interface's name has at most 15 bytes".to_owned()),
+        _ if name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/' || c == ':') => {
+            Err("a network interface's name has no blank, no / and no :".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name_rule(name: &str) -> Result<(), String> {
+    printable(name)?;
+    match name {
+        "" => Err("empty; 1 to 64 characters are right".to_owned()),
+        _ if name.trim() != name => Err("a blank at its beginning or end; leave it out".to_owned()),
+        _ if name.contains('/') => Err("a / is not allowed, since the name becomes part of paths".to_owned()),
+        _ if name.chars().count() > 64 => Err("at most 64 characters are allowed".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// No control characters, and none that break or reorder lines: names are shown in terminals and logs, and stand in
+/// the comments of generated files.
+fn printable(text: &str) -> Result<(), String> {
+    let harmful = |c: &char| {
+        c.is_control()
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+    };
+    match text.chars().find(harmful) {
+        Some(c) => Err(format!("the character U+{:04X} in it can't be printed; leave it out", u32::from(c))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn port_number(number: i128) -> Result<NonZeroU16, String> {
+    nonzero_u16(number).ok_or_else(|| "a UDP port is 1 to 65535".to_owned())
+}
+
+pub(super) fn keepalive(seconds: i128) -> Result<NonZeroU16, String> {
+    nonzero_u16(seconds).ok_or_else(|| "1 to 65535 seconds are right; to send none, leave keepalive_s out".to_owned())
+}
+
+fn nonzero_u16(number: i128) -> Option<NonZeroU16> {
+    u16::try_from(number).ok().and_then(NonZeroU16::new)
+}
+
+pub(super) fn tenant_id(number: i128) -> Result<TenantId, String> {
+    let id = u64::try_from(number).ok().and_then(|id| TenantId::new(id).ok());
+    id.ok_or_else(|| format!("a tenant id has 24 bits, so 0 to {} are right", TenantId::MAX))
+}
+
+pub(super) fn core(number: i128) -> Result<usize, String> {
+    const MOST: i128 = 8192; // the largest NR_CPUS that Linux can be built for
+    match usize::try_from(number) {
+        Ok(core) if number < MOST => Ok(core),
+        _ => Err(format!("a core is a number from 0 to {}", MOST - 1)),
+    }
+}
+
+pub(super) fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "wan" => Ok(Role::Wan),
+        "access" | "trunk" => Err("this version of ekiden has no such ports yet; \"wan\" is the only role".to_owned()),
+        _ => Err("\"wan\" is the only role".to_owned()),
+    }
+}
+
+pub(super) fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "native" => Ok(Mode::Native),
+        "generic" => Ok(Mode::Generic),
+        _ => Err("\"native\" or \"generic\" are right; omitted, the best that the driver has is taken".to_owned()),
+    }
+}
+
+/// A prefix of a site: its network address and length, no host bits.
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+    let net = network(text)?;
+    if net.trunc() != net {
+        return Err(format!(
+            "host bits are set; the network is {}, the single address {}",
+            net.trunc(),
+            IpNet::from(net.addr())
+        ));
+    }
+    Ok(net)
+}
+
+/// An interface address of a site: host and length, like 10.9.1.1/24.
+pub(super) fn interface_address(text: &str) -> Result<IpNet, String> {
+    let net = network(text)?;
+    unicast(net.addr())?;
+    Ok(net)
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let Some((address, length)) = text.split_once('/') else {
+        return Err(match ip(text) {
+            Ok(address) => format!("no prefix length; a single address is {}", IpNet::from(address)),
+            Err(rule) => rule,
+        });
+    };
+    let address = ip(address)?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("a prefix length, 0 to {longest}, belongs behind the /"));
+    }
+    // Too many digits for a u8 are too large for a length as well.
+    match length.parse().map(|length: u8| IpNet::new(address, length)) {
+        Ok(Ok(net)) => Ok(net),
+        _ => Err(format!("a prefix length is at most {longest}")),
+    }
+}
+
+/// An address of the hub inside a tenant.
+pub(super) fn hub_address(text: &str) -> Result<IpAddr, String> {
+    if text.contains('/') {
+        return Err("the hub's address has no prefix length; leave the / and what follows out".to_owned());
+    }
+    let address = ip(text)?;
+    unicast(address)?;
+    Ok(address)
+}
+
+/// Where a site is reached before it has been heard of.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    const RULE: &str = "an address and a port are right, like 192.0.2.7:51820 or [2001:db8::7]:51820";
+
+    let Some((host, port)) = text.rsplit_once(':') else { return Err(format!("no port; {RULE}")) };
+    if text.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("IPv6 needs brackets and a port: {RULE}"));
+    }
+    let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => match ip(inner)? {
+            address @ IpAddr::V6(_) => address,
+            IpAddr::V4(_) => return Err(format!("brackets are for IPv6 only; {RULE}")),
+        },
+        None if host.chars().any(|c| c.is_ascii_alphabetic()) && !host.contains(':') => {
+            return Err(format!("a host name; the hub asks no DNS, so {RULE}"));
+        }
+        None => ip(host).map_err(|_| RULE.to_owned())?,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or("a UDP port is 1 to 65535")?;
+    unicast(address)?;
+    if address.is_loopback() {
+        return Err("a loopback address can't be reached through a port".to_owned());
+    }
+    if let IpAddr::V6(address) = address
+        && address.is_unicast_link_local()
+    {
+        return Err(
+            "a link-local address is ambiguous among several ports; a global or unique local one is right".to_owned()
+        );
+    }
+    Ok(SocketAddr::new(address, port))
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    match text.parse() {
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(inner) => Err(format!("an IPv4 address written as IPv6; {inner} is right")),
+            None => Ok(IpAddr::V6(address)),
+        },
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!("{:?} is neither an IPv4 nor an IPv6 address", super::errors::cut(text))),
+    }
+}
+
+fn unicast(address: IpAddr) -> Result<(), String> {
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match address {
+        _ if address.is_unspecified() => Err("the unspecified address is nobody's".to_owned()),
+        _ if address.is_multicast() || broadcast => Err("a multicast or broadcast address is nobody's own".to_owned()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,416 @@
+//! Control: the one writer. It makes handshakes, keeps every timer, follows the kernel, and tells XDP and the workers
+//! what holds now. It never touches a packet of a tenant.
+//!
+//! ```text
+//!   kernel (netlink) --\                            /--> BPF maps: sessions, addresses, sources
+//!   workers' events ----+--> Control::run (a turn) -+--> orders to the workers
+//!   workers' parcels --/                            \--> state file, status
+//! ```
+
+mod handshake;
+mod report;
+mod sites;
+mod slots;
+mod timers;
+
+pub use report::Facts;
+pub use sites::Endpoint;
+
+use crate::api::{HandshakeRefused, Request};
+use crate::clock;
+use crate::config::Desired;
+use crate::logging::Every;
+use crate::mailbox::{ControlEnd, Event, Order};
+use crate::notify::Notify;
+use crate::reassembly::Reassembly;
+use crate::reserve::Reserved;
+use crate::state::State;
+use crate::underlay::{Change, Reach, Underlay};
+use crate::xsk::HEADROOM;
+use ahash::AHashMap;
+use crypto::cookie::Checker;
+use crypto::peer::Activity;
+use crypto::{Identity, PublicKey, Session, SystemTimeParts, Time};
+use sites::Site;
+use slots::Slots;
+use stats::{DropRow, Rows};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use timers::Timers;
+use tokio::sync::Notify as Wake;
+use tokio::sync::mpsc;
+use wire::{PortIndex, SiteSlot, TenantId};
+
+/// Every site's activity is looked at once in this time: the grain of the timers that traffic sets.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A sweep is done in so many parts, so that no part of it delays a handshake.
+const SWEEP_PARTS: usize = 16;
+/// Handshakes that the hub itself begins per part of a sweep when it starts: 3,200 a second, half of what a core can.
+const STARTUP_BATCH: usize = 200;
+/// How often what must outlive the hub is written, if it changed.
+const SAVE: Duration = Duration::from_secs(10);
+
+/// What the start has prepared, and control runs from then on.
+pub struct Parts {
+    /// The configuration.
+    pub desired: Desired,
+    /// The hub's key pair.
+    pub identity: Identity,
+    /// XDP.
+    pub steering: bpf::Steering,
+    /// The kernel's routing, followed.
+    pub underlay: Underlay,
+    /// What outlived the last hub.
+    pub state: State,
+    /// A mailbox to each worker, and the worker's rows.
+    pub workers: Vec<(ControlEnd, Arc<Rows>)>,
+    /// Notified by the workers.
+    pub wake: Arc<Wake>,
+    /// Requests of the API.
+    pub requests: mpsc::Receiver<Request>,
+    /// The ports as they were opened.
+    pub ports: Vec<crate::start::Port>,
+    /// Facts that status repeats.
+    pub facts: Facts,
+    /// The listen port, taken on each address.
+    pub reserved: Reserved,
+    /// systemd.
+    pub notify: Notify,
+    /// Bits of a receiver index that are its slot.
+    pub session_bits: u8,
+}
+
+/// The hub's control: all that changes, in one thread.
+pub struct Control {
+    desired: Desired,
+    identity: Identity,
+    steering: bpf::Steering,
+    underlay: Underlay,
+    reserved: Reserved,
+    state: State,
+    wake: Arc<Wake>,
+    workers: Vec<(ControlEnd, Arc<Rows>)>,
+    requests: mpsc::Receiver<Request>,
+    ports: Vec<crate::start::Port>,
+    facts: Facts,
+    notify: Notify,
+    /// The slot of each tenant's first site.
+    first_site: Vec<u32>,
+
+    sites: Vec<Site>,
+    by_key: AHashMap<PublicKey, SiteSlot>,
+    /// What is known of the way to each remote, and who wants to know.
+    reach: AHashMap<(IpAddr, Option<IpAddr>), (Option<Reach>, Vec<SiteSlot>)>,
+    slots: Slots,
+    sessions: AHashMap<u32, Arc<Session>>,
+    /// Sessions that were withdrawn; freed, and so zeroized, once no worker holds them.
+    withdrawn: Vec<Arc<Session>>,
+    timers: Timers,
+    checker: Checker,
+    /// Handshake messages need a cookie until then.
+    loaded_until: Time,
+    reassembly: Reassembly,
+    /// Drops that control itself decided.
+    drops: DropRow,
+    startup: VecDeque<SiteSlot>,
+    swept: usize,
+    complaints: Every,
+}
+
+impl Control {
+    /// Control over what the start has prepared.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { desired, identity, steering, underlay, state, workers, wake, requests, ports, facts, session_bits, reserved, notify } =
+            parts;
+        let sites = Site::all(&desired, &state);
+        let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
+        let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
+        let frame_max = ports.first().map_or(0, |port| port.chunk_size() as usize - HEADROOM);
+        let mut first_site = Vec::new();
+        desired.tenants.iter().fold(0, |next, tenant| {
+            first_site.push(next);
+            next + tenant.sites.len() as u32
+        });
+        Self {
+            reserved,
+            notify,
+            first_site,
+            reach: AHashMap::new(),
+            slots: Slots::new(session_bits),
+            sessions: AHashMap::new(),
+            withdrawn: Vec::new(),
+            timers: Timers::new(sites.len()),
+            checker: Checker::new(&identity),
+            loaded_until: Time(0),
+            reassembly: Reassembly::new(frame_max),
+            drops: DropRow::default(),
+            swept: 0,
+            complaints: Every::new(Duration::from_secs(10)),
+            desired,
+            identity,
+            steering,
+            underlay,
+            state,
+            workers,
+            wake,
+            requests,
+            ports,
+            facts,
+            sites,
+            by_key,
+            startup,
+        }
+    }
+
+    /// Turns until `stop`, then tells the workers to stop.
+    pub async fn run(mut self, mut stop: mpsc::Receiver<&'static str>) -> anyhow::Result<()> {
+        let wake = self.wake.clone();
+        self.open().await?;
+        for slot in self.startup.clone() {
+            self.watch(slot);
+        }
+        let mut sweep = tokio::time::interval(SWEEP / SWEEP_PARTS as u32);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut save = tokio::time::interval(SAVE);
+        let mut watchdog = tokio::time::interval(self.notify.watchdog_period().unwrap_or(Duration::from_secs(3600)));
+        loop {
+            self.hear_workers();
+            self.run_timers();
+            let wait = self.timers.next().map_or(SWEEP, |at| at.since(clock::now()));
+            if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
+                // More waits than one turn reads: go on at once, after everything else has had its turn.
+                wake.notify_one();
+            }
+            tokio::select! {
+                reason = stop.recv() => {
+                    tracing::info!("stopping: {}", reason.unwrap_or("the hub ended"));
+                    break;
+                }
+                _ = watchdog.tick() => self.notify.alive(),
+                change = self.underlay.next() => self.follow(change),
+                Some(request) = self.requests.recv() => self.serve(request),
+                too_big = self.reserved.too_big() => self.underlay.refresh(too_big.remote.ip()),
+                _ = sweep.tick() => self.sweep(),
+                _ = save.tick() => self.save(),
+                () = wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Learns the hub's addresses, and opens its ports: in this order, since XDP passes what is not the hub's.
+    async fn open(&mut self) -> anyhow::Result<()> {
+        while !self.underlay.is_settled() {
+            // Not every fact is a change, so the last one may have been read without one.
+            if let Ok(change) = tokio::time::timeout(Duration::from_millis(20), self.underlay.next()).await {
+                self.follow(change);
+            }
+        }
+        for port in &mut self.ports {
+            port.attach(&mut self.steering)?;
+        }
+        let summary = format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.len());
+        tracing::info!("hub {} is ready: {summary}", &*self.desired.hub.name);
+        self.notify.ready(&summary);
+        Ok(())
+    }
+
+    /// Everything that workers have to say.
+    fn hear_workers(&mut self) {
+        for worker in 0..self.workers.len() {
+            while let Some(event) = self.workers[worker].0.event() {
+                self.heed(event);
+            }
+            // A bounded number, so that a flood leaves time for everything else.
+            for _ in 0..handshake::PER_TURN {
+                let Some(parcel) = self.workers[worker].0.parcel() else { break };
+                self.receive(worker, &parcel);
+                self.workers[worker].0.recycle(parcel);
+            }
+            self.workers[worker].0.flush();
+        }
+    }
+
+    fn heed(&mut self, event: Event) {
+        match event {
+            Event::Wanted(site) => self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out)),
+            Event::Confirmed { site, index } => {
+                self.with_peer(site, |peer, _, cx, out| peer.on_confirmed(index, cx, out));
+                self.know(site);
+            }
+            Event::Moved { site, index, counter, remote, local } => {
+                self.move_by_data(site, index, counter, Endpoint { remote, local: Some(local) });
+            }
+        }
+    }
+
+    /// The kernel changed its mind about something.
+    fn follow(&mut self, change: Change) {
+        match change {
+            Change::Reach { remote, local, reach } => {
+                let Some((known, sites)) = self.reach.get_mut(&(remote, local)) else { return };
+                *known = Some(reach);
+                for site in sites.clone() {
+                    self.set_way(site);
+                }
+            }
+            Change::Local { port, added, removed } => self.addresses_changed(port, &added, &removed),
+            Change::Link { port, ifindex, mac, mtu, up, recreated } => {
+                let entry = &mut self.ports[port.index()];
+                (entry.ifindex, entry.mac, entry.mtu, entry.up) = (Some(ifindex), Some(mac), mtu, up);
+                let result = if recreated { self.reopen(port) } else { Ok(()) };
+                let result = result.and_then(|()| Ok(self.steering.set_mac(port.0, mac)?));
+                if let Err(error) = result {
+                    tracing::error!("port {}: {error:#}", self.ports[port.index()].name);
+                    self.ports[port.index()].warnings.push(format!("{error:#}"));
+                }
+            }
+            Change::Gone { port } => {
+                let entry = &mut self.ports[port.index()];
+                tracing::warn!("port {}: its interface is gone", entry.name);
+                (entry.ifindex, entry.up) = (None, false);
+            }
+        }
+    }
+
+    /// The same name, another interface: what was attached to the old one went with it.
+    fn reopen(&mut self, port: PortIndex) -> anyhow::Result<()> {
+        let entry = &mut self.ports[port.index()];
+        tracing::warn!("port {}: its interface was made anew; attaching again", entry.name);
+        let sockets = entry.reopen(&mut self.steering)?;
+        for (worker, ring) in sockets {
+            self.workers[worker].0.send(Order::Replace(Box::new(ring)));
+        }
+        Ok(())
+    }
+
+    fn addresses_changed(&mut self, port: PortIndex, added: &[IpAddr], removed: &[IpAddr]) {
+        let entry = &mut self.ports[port.index()];
+        entry.addresses.retain(|a| !removed.contains(a));
+        entry.addresses.extend(added);
+        let name = entry.name.clone();
+        for address in added {
+            tracing::info!("port {name}: address {address}");
+            let taken = self.reserved.reserve(*address).map_err(anyhow::Error::from);
+            if let Err(error) = taken.and_then(|()| Ok(self.steering.set_local(*address)?)) {
+                tracing::error!("port {name}: {error:#}");
+                self.ports[port.index()].warnings.push(format!("{error:#}"));
+            }
+        }
+        for address in removed {
+            // Another port may have the same address.
+            if !self.ports.iter().any(|p| p.addresses.contains(address)) {
+                tracing::info!("port {name}: address {address} is gone");
+                self.reserved.release(*address);
+                if let Err(error) = self.steering.clear_local(*address) {
+                    tracing::error!("port {name}: {error}");
+                }
+            }
+        }
+    }
+
+    /// A part of all sites: their activity sets and clears timers.
+    fn sweep(&mut self) {
+        let count = self.sites.len().div_ceil(SWEEP_PARTS);
+        let from = self.swept * count;
+        self.swept = (self.swept + 1) % SWEEP_PARTS;
+        for site in from..(from + count).min(self.sites.len()) {
+            self.poll(SiteSlot(site as u32));
+        }
+        for _ in 0..STARTUP_BATCH {
+            let Some(site) = self.startup.pop_front() else { break };
+            self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out));
+        }
+        let now = clock::now();
+        for (reason, count) in self.reassembly.expire(now.0) {
+            (0..count).for_each(|_| self.drops.count(reason, 0));
+        }
+        self.withdrawn.retain_mut(|session| Arc::get_mut(session).is_none());
+    }
+
+    fn run_timers(&mut self) {
+        let now = clock::now();
+        while let Some(site) = self.timers.due(now) {
+            self.poll(site);
+        }
+    }
+
+    fn poll(&mut self, slot: SiteSlot) {
+        let activity = self.activity(slot);
+        let mut next = Time::NEVER;
+        self.with_peer(slot, |peer, identity, cx, out| next = peer.poll(identity, &activity, cx, out));
+        self.timers.set(slot, next);
+    }
+
+    /// What all workers together did for a site.
+    fn activity(&self, slot: SiteSlot) -> Activity {
+        let latest = |field: fn(&stats::SiteRow) -> &stats::Counter| {
+            Time(self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).max().unwrap_or(0))
+        };
+        Activity {
+            data_sent: latest(|row| &row.data_sent_at),
+            any_sent: latest(|row| &row.any_sent_at),
+            data_received: latest(|row| &row.data_received_at),
+            any_received: latest(|row| &row.any_received_at),
+            sealed: self.sites[slot.index()].sending.and_then(|i| self.sessions.get(&i)).map_or(0, |s| s.sent()),
+        }
+    }
+
+    fn save(&mut self) {
+        for site in &self.sites {
+            site.remember(&self.desired, &mut self.state);
+        }
+        if let Err(error) = self.state.save() {
+            tracing::error!("{error}; tunnels go on, but a restart may forget where sites are");
+        }
+    }
+
+    fn end(&mut self) {
+        self.notify.stopping();
+        self.save();
+        self.order_all(|| Order::Stop);
+    }
+
+    /// What the API asks.
+    fn serve(&mut self, request: Request) {
+        // A client that has gone away needs no answer.
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Health(reply) => drop(reply.send(())),
+            Request::Handshake { tenant, site, reply } => drop(reply.send(self.handshake_now(tenant, &site))),
+        }
+    }
+
+    fn handshake_now(&mut self, tenant: TenantId, site: &str) -> Result<(), HandshakeRefused> {
+        let t = self.desired.tenants.iter().position(|t| t.id == tenant).ok_or(HandshakeRefused::UnknownTenant)?;
+        let position = self.desired.tenants[t].sites.iter().position(|s| *s.name == *site).ok_or(HandshakeRefused::UnknownSite)?;
+        let slot = SiteSlot(self.first_site[t] + position as u32);
+        if self.sites[slot.index()].endpoint.is_none() {
+            return Err(HandshakeRefused::NoEndpoint);
+        }
+        self.with_peer(slot, |peer, identity, cx, out| peer.want_session(identity, cx, out));
+        Ok(())
+    }
+
+    /// An error that the network might be able to provoke: said, but not once a packet.
+    fn complain(&mut self, error: &dyn std::error::Error) {
+        if let Some(silent) = self.complaints.ready(std::time::Instant::now()) {
+            tracing::error!(silent, "{error}");
+        }
+    }
+}
+
+/// Bits of a receiver index that are its slot, on a hub with so many sites.
+pub fn session_bits(sites: usize) -> u8 {
+    Slots::bits_for(sites)
+}
+
+/// The wall clock, for the timestamps of initiations.
+fn unix_now() -> SystemTimeParts {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    SystemTimeParts { secs: since.as_secs(), nanos: since.subsec_nanos() }
+}

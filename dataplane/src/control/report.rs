@@ -1,0 +1,197 @@
+//! The report that status shows: what control knows, and the sums of what workers and XDP counted.
+
+use super::Control;
+use crate::clock;
+use crate::logging::rfc3339;
+use crate::status;
+use crate::underlay::Reach;
+use crypto::Time;
+use stats::Totals;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use wire::{DropReason, SiteSlot, TenantSlot};
+
+/// What does not change while the hub runs.
+#[derive(Debug)]
+pub struct Facts {
+    /// When the hub started.
+    pub started: SystemTime,
+    /// The same, by the clock of sessions.
+    pub started_at: Time,
+    /// Where its configuration is.
+    pub config: PathBuf,
+    /// The AEAD backend.
+    pub backend: &'static str,
+    /// The core of each worker.
+    pub cores: Vec<usize>,
+    /// Chunks that each worker owns.
+    pub chunks_per_worker: u32,
+    /// What was wrong at the start, and did not stop it.
+    pub warnings: Vec<String>,
+}
+
+impl Control {
+    /// The whole report.
+    pub(super) fn status(&self) -> status::Status {
+        let mut drops = Totals::default();
+        drops.add_row(&self.drops);
+        let xdp = self.steering.counters().unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            Vec::new()
+        });
+        for (number, count) in xdp.iter().flat_map(|port| port.dropped()) {
+            if let Some(reason) = DropReason::from_number(number) {
+                drops.add(reason, count.packets, count.bytes);
+            }
+        }
+        for (_, rows) in &self.workers {
+            drops.add_row(&rows.hub);
+        }
+        let tenants: Vec<_> = (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &mut drops)).collect();
+        status::Status {
+            hub: self.hub(),
+            ports: self.ports.iter().map(|port| self.port(port, &xdp)).collect(),
+            workers: (0..self.workers.len()).map(|w| self.worker(w)).collect(),
+            tenants,
+            drops: drops.nonzero().map(|(reason, packets, bytes)| status::Drop::new(reason, packets, Some(bytes))).collect(),
+            warnings: self.facts.warnings.clone(),
+        }
+    }
+
+    fn hub(&self) -> status::Hub {
+        let staged: u64 = self.workers.iter().map(|(_, rows)| rows.turns.staged.read()).sum();
+        status::Hub {
+            name: self.desired.hub.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started: rfc3339(self.facts.started),
+            uptime_s: clock::now().since(self.facts.started_at).as_secs(),
+            public_key: self.desired.hub.public_key.to_string(),
+            listen_port: self.desired.hub.listen_port.get(),
+            config_path: self.facts.config.display().to_string(),
+            crypto_backend: self.facts.backend.into(),
+            kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
+            sessions: Some(self.sessions.len() as u32),
+            session_capacity: Some(self.slots.capacity() as u32),
+            staged: Some(staged as u32),
+        }
+    }
+
+    fn port(&self, port: &crate::start::Port, xdp: &[bpf::PortCounters]) -> status::Port {
+        let counters = xdp.iter().find(|c| c.port == port.index.0);
+        let sum = |field: fn(&stats::PortRow) -> &stats::Counter| -> u64 {
+            self.workers.iter().map(|(_, rows)| field(rows.port(port.index)).read()).sum()
+        };
+        status::Port {
+            name: port.name.clone(),
+            role: "wan".into(),
+            ifindex: port.ifindex,
+            driver: Some(port.driver.clone()),
+            xdp: Some(match port.mode {
+                bpf::Mode::Native => status::XdpMode::Native,
+                bpf::Mode::Generic => status::XdpMode::Generic,
+            }),
+            copy: Some(if port.bound.zero_copy { status::CopyMode::ZeroCopy } else { status::CopyMode::Copy }),
+            queues: Some(port.queues),
+            headroom: Some(crate::xsk::HEADROOM as u32),
+            chunk_size: Some(port.chunk_size()),
+            need_wakeup: Some(port.bound.need_wakeup),
+            mtu: Some(port.mtu),
+            mac: port.mac.map(mac_text),
+            up: port.up,
+            addresses: port.addresses.clone(),
+            xdp_seen: counters.map(|c| c.seen.packets),
+            xdp_passed: counters.map(|c| c.passed.packets),
+            xdp_redirected: counters.map(|c| c.redirected.packets),
+            xdp_dropped: counters.map(|c| c.dropped().map(|(_, count)| count.packets).sum()),
+            // What XDP gave to a ring and no worker took out of it: lost between the two, or there now.
+            ring_lost: counters.map(|c| c.redirected.packets.saturating_sub(sum(|row| &row.rx_frames))),
+            rx_frames: sum(|row| &row.rx_frames),
+            rx_bytes: sum(|row| &row.rx_bytes),
+            tx_frames: sum(|row| &row.tx_frames),
+            tx_bytes: sum(|row| &row.tx_bytes),
+            warnings: port.warnings.clone(),
+        }
+    }
+
+    fn worker(&self, w: usize) -> status::Worker {
+        let turns = &self.workers[w].1.turns;
+        let (busy, up) = (turns.busy_ns.read(), clock::now().since(self.facts.started_at).as_nanos() as u64);
+        let queues = self.ports.iter().flat_map(|port| {
+            (0..port.queues).filter(|q| *q as usize % self.workers.len() == w).map(|q| format!("{}:{q}", port.name))
+        });
+        status::Worker {
+            id: w as u32,
+            core: self.facts.cores.get(w).map(|core| *core as u32),
+            queues: queues.collect(),
+            chunks_total: self.facts.chunks_per_worker,
+            chunks_free: Some(turns.chunks_free.read() as u32),
+            batches: turns.batches.read(),
+            frames: turns.frames.read(),
+            busy_share: Some(busy as f64 / up.max(1) as f64),
+        }
+    }
+
+    fn tenant(&self, slot: TenantSlot, all: &mut Totals) -> status::Tenant {
+        let tenant = &self.desired.tenants[slot.index()];
+        let mut drops = Totals::default();
+        for (_, rows) in &self.workers {
+            drops.add_row(rows.tenant(slot));
+            all.add_row(rows.tenant(slot));
+        }
+        let first = self.first_site[slot.index()];
+        status::Tenant {
+            id: tenant.id.as_u32(),
+            service_code: tenant.service_code.as_ref().map(|code| code.to_string()),
+            label: Some(tenant.label.to_string()).filter(|label| !label.is_empty()),
+            sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32))).collect(),
+            drops: drops.nonzero().map(|(reason, packets, _)| (reason.name().into(), packets)).collect(),
+        }
+    }
+
+    fn site(&self, slot: SiteSlot) -> status::Site {
+        let now = clock::now();
+        let site = &self.sites[slot.index()];
+        let sum = |field: fn(&stats::SiteRow) -> &stats::Counter| -> u64 {
+            self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).sum()
+        };
+        let live = site.peer.current(now).is_some();
+        let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
+        status::Site {
+            name: self.desired.tenants[site.tenant.index()].sites[site.position].name.to_string(),
+            public_key: site.peer.remote().to_string(),
+            endpoint: site.endpoint.map(|e| e.remote),
+            local: site.way.ends.map(|(_, local)| local),
+            last_handshake_s_ago: site.peer.last_handshake().map(|at| now.since(at).as_secs()),
+            session: match (live, site.handshake.is_some(), site.peer.last_handshake().is_some()) {
+                (true, true, _) => status::SessionState::Rekey,
+                (true, false, _) => status::SessionState::Live,
+                (false, true, _) => status::SessionState::Handshake,
+                (false, false, true) => status::SessionState::Expired,
+                (false, false, false) => status::SessionState::None,
+            },
+            rx_packets: sum(|row| &row.rx_packets),
+            rx_bytes: sum(|row| &row.rx_bytes),
+            tx_packets: sum(|row| &row.tx_packets),
+            tx_bytes: sum(|row| &row.tx_bytes),
+            staged: 0,
+            path: site.endpoint.map(|_| self.path(reach, &site.way)),
+        }
+    }
+
+    fn path(&self, reach: Option<Reach>, way: &crate::sites::Way) -> status::Path {
+        let mut path = status::Path::default();
+        if let Some(Reach::Via(hop)) = reach {
+            path.port = Some(self.ports[hop.port.index()].name.clone());
+            path.next_hop_mac = Some(mac_text(hop.destination_mac));
+            path.mtu = Some(hop.mtu.into());
+        }
+        path.unreachable = way.out.as_ref().err().map(|reason| reason.name().into());
+        path
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}

@@ -1,0 +1,333 @@
+//! A site as control knows it: its peer, where it is, and the way there; and what its state machine wants done.
+
+use super::{Control, unix_now};
+use crate::clock;
+use crate::config::Desired;
+use crate::mailbox::Order;
+use crate::sites::{Path, Way};
+use crate::state::{Known, State};
+use crate::underlay::Reach;
+use bpf::{SessionEntry, SessionState};
+use crypto::message::Outgoing;
+use crypto::peer::{Action, Context, Peer};
+use crypto::Identity;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use wire::{DropReason, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
+
+/// Bytes that a data message adds to its inner packet: header and tag.
+const SEALED: u16 = 32;
+
+/// Where a site is: its address and port, and the hub's address that it talks to, if it has talked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The site's address and port.
+    pub remote: SocketAddr,
+    /// The hub's address.
+    pub local: Option<IpAddr>,
+}
+
+/// A site and its peer.
+pub(super) struct Site {
+    pub(super) peer: Peer,
+    pub(super) tenant: TenantSlot,
+    /// Its place among its tenant's sites in the configuration.
+    pub(super) position: usize,
+    pub(super) endpoint: Option<Endpoint>,
+    /// The message that last moved the endpoint: only a later one may move it again.
+    moved_by: Option<(u32, u64)>,
+    /// The way as the workers have it.
+    pub(super) way: Way,
+    /// The latest handshake message, if there is no way for it yet.
+    waiting: Option<Outgoing>,
+    /// The index of the session to send with.
+    pub(super) sending: Option<u32>,
+    /// The index of a handshake under way.
+    pub(super) handshake: Option<u32>,
+    udp_checksum: bool,
+}
+
+impl Site {
+    /// All sites of the configuration, each with what is remembered of it.
+    pub(super) fn all(desired: &Desired, state: &State) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (t, tenant) in desired.tenants.iter().enumerate() {
+            for (position, site) in tenant.sites.iter().enumerate() {
+                let known = state.known(tenant.id, &site.name, &site.public_key.0);
+                let last_timestamp = known.and_then(|k| k.timestamp).map(crypto::Tai64n);
+                let owner = all.len() as u32;
+                let keepalive = site.keepalive_s.map(|s| Duration::from_secs(s.get().into()));
+                let psk = site.preshared_key.as_ref().map(|key| *key.bytes());
+                let peer = Peer::new(owner, site.public_key, psk, keepalive, last_timestamp);
+                let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
+                let configured = site.endpoint.map(|remote| Endpoint { remote, local: None });
+                all.push(Self {
+                    peer,
+                    tenant: TenantSlot(t as u32),
+                    position,
+                    endpoint: seen.or(configured),
+                    moved_by: None,
+                    way: Way { ends: None, out: Err(DropReason::SiteNoEndpoint) },
+                    waiting: None,
+                    sending: None,
+                    handshake: None,
+                    udp_checksum: site.udp_checksum,
+                });
+            }
+        }
+        all
+    }
+
+    /// Writes into `state` what must outlive the hub.
+    pub(super) fn remember(&self, desired: &Desired, state: &mut State) {
+        let tenant = &desired.tenants[self.tenant.index()];
+        let site = &tenant.sites[self.position];
+        if self.endpoint.is_some() || self.peer.last_timestamp().is_some() {
+            let known = Known {
+                public_key: site.public_key.0,
+                endpoint: self.endpoint.map(|e| e.remote),
+                local: self.endpoint.and_then(|e| e.local),
+                timestamp: self.peer.last_timestamp().map(|t| t.0),
+            };
+            state.remember(tenant.id, &site.name, known);
+        }
+    }
+
+    fn way_by(&self, reach: Option<Reach>, listen_port: u16) -> Way {
+        let Some(endpoint) = self.endpoint else {
+            return Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
+        };
+        let blocked = |reason| Way { ends: endpoint.local.map(|local| (endpoint.remote, local)), out: Err(reason) };
+        let hop = match reach {
+            Some(Reach::Via(hop)) => hop,
+            Some(Reach::NoRoute) => return blocked(DropReason::UnderlayNoRoute),
+            Some(Reach::PortDown) => return blocked(DropReason::PortDown),
+            Some(Reach::Unresolved) | None => return blocked(DropReason::NextHopUnresolved),
+        };
+        let template = Template::new(&wire::Path {
+            source_mac: hop.source_mac,
+            destination_mac: hop.destination_mac,
+            source: SocketAddr::new(hop.local, listen_port),
+            destination: endpoint.remote,
+            udp_checksum: self.udp_checksum,
+        });
+        let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
+        let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
+        let payload_max = hop.mtu.saturating_sub(headers);
+        Way { ends: Some((endpoint.remote, hop.local)), out: Ok(Path { port: hop.port, template, payload_max }) }
+    }
+}
+
+impl Control {
+    /// Lets a site's state machine act, and carries out what it wants.
+    pub(super) fn with_peer<R>(
+        &mut self,
+        slot: SiteSlot,
+        act: impl FnOnce(&mut Peer, &Identity, &mut Context<'_>, &mut Vec<Action>) -> R,
+    ) -> R {
+        let (result, actions) = self.ask(slot, act);
+        self.carry_out(slot, actions);
+        result
+    }
+
+    /// Lets a site's state machine act. What it wants is for [`Control::carry_out`].
+    pub(super) fn ask<R>(
+        &mut self,
+        slot: SiteSlot,
+        act: impl FnOnce(&mut Peer, &Identity, &mut Context<'_>, &mut Vec<Action>) -> R,
+    ) -> (R, Vec<Action>) {
+        let mut actions = Vec::new();
+        let slots = &mut self.slots;
+        let mut indices = || {
+            let mut random = [0; 4];
+            fill_random(&mut random);
+            slots.reserve(slot, u32::from_ne_bytes(random))
+        };
+        let now = clock::now();
+        let mut cx = Context { now, unix: unix_now(), random: &mut fill_random, indices: &mut indices };
+        let result = act(&mut self.sites[slot.index()].peer, &self.identity, &mut cx, &mut actions);
+        // Whatever happened may have set a deadline, and only a poll tells it: at once.
+        self.timers.set(slot, now);
+        (result, actions)
+    }
+
+    /// Does what a state machine wants, in its order.
+    pub(super) fn carry_out(&mut self, slot: SiteSlot, actions: Vec<Action>) {
+        for action in actions {
+            self.act(slot, action);
+        }
+    }
+
+    fn act(&mut self, slot: SiteSlot, action: Action) {
+        match action {
+            Action::Reserved { index } => {
+                self.sites[slot.index()].handshake = Some(index);
+                self.publish(slot, index, SessionState::Handshake);
+            }
+            Action::Send(message) => self.send(slot, message),
+            Action::Established { session, confirmed } => {
+                let index = session.local_index();
+                self.sessions.insert(index, session.clone());
+                self.order_all(|| Order::Publish(session.clone()));
+                self.publish(slot, index, SessionState::Live);
+                let site = &mut self.sites[slot.index()];
+                site.handshake.take_if(|h| *h == index);
+                if confirmed {
+                    self.send_with(slot, index);
+                    self.know(slot);
+                }
+            }
+            Action::Use { index } => self.send_with(slot, index),
+            Action::Retire { index } => self.retire(slot, index),
+            Action::Keepalive => {
+                let worker = slot.index() % self.workers.len();
+                self.workers[worker].0.send(Order::Keepalive(slot));
+            }
+            Action::GiveUp => self.order_all(|| Order::GiveUp(slot)),
+        }
+    }
+
+    /// Tells XDP of a session. The workers know it already: a frame that XDP lets through finds it.
+    fn publish(&mut self, slot: SiteSlot, index: u32, state: SessionState) {
+        let site = &self.sites[slot.index()];
+        let worker = (slot.index() % self.workers.len()) as u16;
+        let entry = SessionEntry { index, worker, tenant: site.tenant.0, site: slot.0, state };
+        if let Err(error) = self.steering.set_session(self.slots.slot(index), entry) {
+            self.complain(&error);
+        }
+    }
+
+    fn send_with(&mut self, slot: SiteSlot, index: u32) {
+        let Some(session) = self.sessions.get(&index).cloned() else { return };
+        self.sites[slot.index()].sending = Some(index);
+        self.order_all(|| Order::Use(session.clone()));
+    }
+
+    fn retire(&mut self, slot: SiteSlot, index: u32) {
+        let site = &mut self.sites[slot.index()];
+        site.sending.take_if(|s| *s == index);
+        site.handshake.take_if(|h| *h == index);
+        if self.slots.owner(index).is_none() {
+            return;
+        }
+        // XDP first, then the workers, then the slot: nothing new arrives for what is taken away.
+        if let Err(error) = self.steering.clear_session(self.slots.slot(index)) {
+            self.complain(&error);
+        }
+        if let Some(session) = self.sessions.remove(&index) {
+            self.order_all(|| Order::Withdraw { site: slot, index });
+            self.withdrawn.push(session);
+        }
+        self.slots.release(index);
+    }
+
+    /// A handshake message to where the site is, or as soon as there is a way there.
+    fn send(&mut self, slot: SiteSlot, message: Outgoing) {
+        let site = &mut self.sites[slot.index()];
+        let Ok(path) = &site.way.out else {
+            site.waiting = Some(message);
+            return;
+        };
+        let mut frame = vec![0; path.template.header_len()];
+        frame.extend_from_slice(&message);
+        if path.template.write(&mut frame, HANDSHAKE_TOS, 0).is_ok() {
+            let port = path.port;
+            self.emit(slot.index(), port, frame);
+        }
+    }
+
+    pub(super) fn emit(&mut self, spread: usize, port: PortIndex, frame: Vec<u8>) {
+        let worker = spread % self.workers.len();
+        self.workers[worker].0.send(Order::Emit(port, frame));
+    }
+
+    pub(super) fn order_all(&mut self, order: impl Fn() -> Order) {
+        for (mail, _) in &mut self.workers {
+            mail.send(order());
+        }
+    }
+
+    /// The site has shown that it receives what is sent to its address: its next initiations are no stranger's.
+    pub(super) fn know(&mut self, slot: SiteSlot) {
+        let Some(endpoint) = self.sites[slot.index()].endpoint else { return };
+        if let Err(error) = self.steering.know_source(endpoint.remote.ip()) {
+            self.complain(&error);
+        }
+    }
+
+    /// An authenticated data message came from elsewhere: the site has moved, if the message is newer than the last
+    /// that moved it. Counters of different sessions don't compare; a session that came later is newer.
+    pub(super) fn move_by_data(&mut self, slot: SiteSlot, index: u32, counter: u64, endpoint: Endpoint) {
+        let Some(session) = self.sessions.get(&index) else { return };
+        let born = session.born();
+        let site = &mut self.sites[slot.index()];
+        if let Some((last_index, last_counter)) = site.moved_by {
+            let stale = match self.sessions.get(&last_index) {
+                Some(_) if last_index == index => counter <= last_counter,
+                Some(last) => born < last.born(),
+                None => false,
+            };
+            if stale {
+                return;
+            }
+        }
+        site.moved_by = Some((index, counter));
+        self.move_to(slot, endpoint);
+    }
+
+    /// The site is there now.
+    pub(super) fn move_to(&mut self, slot: SiteSlot, endpoint: Endpoint) {
+        let old = self.sites[slot.index()].endpoint.replace(endpoint);
+        if old == Some(endpoint) {
+            return;
+        }
+        if let Some(old) = old {
+            self.unwatch(slot, old);
+        }
+        self.watch(slot);
+    }
+
+    /// Asks for the way to where the site is.
+    pub(super) fn watch(&mut self, slot: SiteSlot) {
+        let Some(endpoint) = self.sites[slot.index()].endpoint else { return };
+        let key = (endpoint.remote.ip(), endpoint.local);
+        let (_, sites) = self.reach.entry(key).or_insert_with(|| {
+            self.underlay.watch(key.0, key.1);
+            (None, Vec::new())
+        });
+        if !sites.contains(&slot) {
+            sites.push(slot);
+        }
+        self.set_way(slot);
+    }
+
+    fn unwatch(&mut self, slot: SiteSlot, endpoint: Endpoint) {
+        let key = (endpoint.remote.ip(), endpoint.local);
+        let Some((_, sites)) = self.reach.get_mut(&key) else { return };
+        sites.retain(|s| *s != slot);
+        if sites.is_empty() {
+            self.reach.remove(&key);
+            self.underlay.unwatch(key.0, key.1);
+        }
+    }
+
+    /// Tells the workers how the site is reached now, and sends what waited for a way.
+    pub(super) fn set_way(&mut self, slot: SiteSlot) {
+        let site = &mut self.sites[slot.index()];
+        let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
+        site.way = site.way_by(reach, self.desired.hub.listen_port.get());
+        let way = site.way.clone();
+        let open = way.out.is_ok();
+        let waiting = if open { site.waiting.take() } else { None };
+        self.order_all(|| Order::Way(slot, way.clone()));
+        if let Some(message) = waiting {
+            self.send(slot, message);
+        }
+    }
+}
+
+/// Randomness of the operating system.
+pub(super) fn fill_random(bytes: &mut [u8]) {
+    // The kernel's generator does not fail once it is seeded, and a hub without randomness must not go on.
+    getrandom::fill(bytes).expect("getrandom(2) works on every supported kernel");
+}

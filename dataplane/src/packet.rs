@@ -1,0 +1,99 @@
+//! A frame on its journey, and what the stages have found out about it.
+
+use crate::xsk::Frame;
+use arrayvec::ArrayVec;
+use std::net::{IpAddr, Ipv4Addr};
+use wire::{DropReason, Ecn, PortIndex, SiteSlot, TenantSlot};
+
+/// Frames that travel together: as many as one receive takes, one AEAD call seals, one kick sends.
+pub const BATCH: usize = 64;
+
+/// A batch of packets, in the order in which they arrived.
+pub type Batch = ArrayVec<Packet, BATCH>;
+
+/// What is to become of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on to the next stage.
+    Forward,
+    /// It ends here.
+    Drop(DropReason),
+    /// It is a handshake message or a fragment: control gets a copy.
+    Control,
+    /// It ended here and was counted.
+    Counted,
+    /// It is a site's keepalive: accepted, and at its end.
+    Keepalive,
+    /// It waits until its destination has a session.
+    Stage,
+    /// It is sealed and addressed: transmit it on this port.
+    Transmit(PortIndex),
+}
+
+/// One packet of a batch.
+#[derive(Debug)]
+pub struct Packet {
+    /// Its bytes: the whole frame at first, then the inner packet, then a whole frame again.
+    pub frame: Frame,
+    /// Where it stands.
+    pub verdict: Verdict,
+    /// The port it came by.
+    pub port: PortIndex,
+    /// Its tenant, as soon as a session told it. From then on it is counted there.
+    pub tenant: Option<TenantSlot>,
+    /// The site that sent it.
+    pub from: SiteSlot,
+    /// The site that gets it.
+    pub to: SiteSlot,
+    /// The receiver index it came under.
+    pub index: u32,
+    /// The counter it came under, then the one it leaves under.
+    pub counter: u64,
+    /// Bytes of its frame as it arrived.
+    pub outer_len: u16,
+    /// Bytes of outer headers in front of the WireGuard message.
+    pub headers: u16,
+    /// Bytes of the inner IP packet, without padding.
+    pub inner_len: u16,
+    /// The inner destination.
+    pub destination: IpAddr,
+    /// Congestion notification of the outer header it came under, then of the one it leaves under.
+    pub ecn: Ecn,
+    /// It came from, or to, another address than its site's last known: which, in the batch's list of such.
+    pub moved: Option<u8>,
+}
+
+impl Packet {
+    /// A frame that has just come in by `port`.
+    pub fn arrived(frame: Frame, port: PortIndex) -> Self {
+        let outer_len = frame.len() as u16;
+        Self {
+            frame,
+            verdict: Verdict::Forward,
+            port,
+            tenant: None,
+            from: SiteSlot(0),
+            to: SiteSlot(0),
+            index: 0,
+            counter: 0,
+            outer_len,
+            headers: 0,
+            inner_len: 0,
+            destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ecn: Ecn::NotEct,
+            moved: None,
+        }
+    }
+
+    /// Whether the next stage has to look at it.
+    #[inline]
+    pub fn goes_on(&self) -> bool {
+        self.verdict == Verdict::Forward
+    }
+
+    /// Ends its journey.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.verdict = Verdict::Drop(reason);
+    }
+}

@@ -1,0 +1,174 @@
+//! A worker's sockets: the only part of it that does I/O.
+
+use crate::mailbox::WorkerEnd;
+use crate::packet::{BATCH, Batch, Packet};
+use crate::xsk::{Frame, Kick, Socket};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+use wire::{DropReason, PortIndex};
+
+/// How long an idle worker looks at its rings before it sleeps: a little more than the gap between packets at 20 kpps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Looks at the rings between looks at the clock.
+const LOOKS: u32 = 16;
+/// The longest sleep: what a lost wake-up could cost at the most.
+const SLEEP: Duration = Duration::from_secs(1);
+
+/// One socket, on one queue of one port.
+#[derive(Debug)]
+pub struct Ring {
+    /// The port.
+    pub port: PortIndex,
+    /// The queue of the port.
+    pub queue: u32,
+    /// The socket, unless its port was unplugged.
+    pub socket: Socket,
+}
+
+/// All sockets of a worker.
+#[derive(Debug)]
+pub struct Ports {
+    rings: Vec<Ring>,
+    /// For each port, the ring that transmits for it.
+    transmit: Vec<Option<usize>>,
+    looks: u32,
+    idle_since: Option<Instant>,
+    kick_again: bool,
+}
+
+/// Makes packets of frames as they come out of a ring.
+struct Arrivals<'a> {
+    batch: &'a mut Batch,
+    port: PortIndex,
+    bytes: u64,
+}
+
+impl Extend<Frame> for Arrivals<'_> {
+    fn extend<T: IntoIterator<Item = Frame>>(&mut self, frames: T) {
+        for frame in frames {
+            self.bytes += frame.len() as u64;
+            self.batch.push(Packet::arrived(frame, self.port));
+        }
+    }
+}
+
+impl Ports {
+    /// The sockets of one worker; `ports` is the number of ports of the hub.
+    pub fn new(rings: Vec<Ring>, ports: usize) -> Self {
+        let mut transmit = vec![None; ports];
+        for (at, ring) in rings.iter().enumerate() {
+            transmit[ring.port.index()].get_or_insert(at);
+        }
+        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false }
+    }
+
+    /// How many rings there are to receive from.
+    pub fn rings(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Takes what the kernel has sent back into the pool.
+    pub fn reclaim(&mut self, pool: &mut Vec<Frame>, rows: &stats::Rows) {
+        for ring in &mut self.rings {
+            let completed = ring.socket.reclaim(pool);
+            if completed > 0 {
+                rows.port(ring.port).completed_frames.add(completed as u64);
+            }
+        }
+    }
+
+    /// One batch of what a ring has received.
+    #[inline]
+    pub fn receive(&mut self, ring: usize, batch: &mut Batch, rows: &stats::Rows) {
+        let Ring { port, socket, .. } = &mut self.rings[ring];
+        let mut arrivals = Arrivals { batch, port: *port, bytes: 0 };
+        let received = socket.receive(&mut arrivals, BATCH);
+        if received > 0 {
+            let row = rows.port(*port);
+            row.rx_frames.add(received as u64);
+            row.rx_bytes.add(arrivals.bytes);
+            rows.turns.batches.add(1);
+            rows.turns.frames.add(received as u64);
+        }
+    }
+
+    /// Lends chunks to the kernel to receive into.
+    #[inline]
+    pub fn refill(&mut self, ring: usize, pool: &mut Vec<Frame>) {
+        self.rings[ring].socket.refill(pool);
+    }
+
+    /// Sends what each port has to send, as far as its ring takes it. `true` if there was, or still is, anything.
+    pub fn transmit(&mut self, out: &mut [Vec<Frame>], rows: &stats::Rows) -> bool {
+        let mut busy = self.kick_again;
+        let mut again = false;
+        for (port, (frames, ring)) in out.iter_mut().zip(&self.transmit).enumerate() {
+            let Some(ring) = ring else { continue };
+            let socket = &mut self.rings[*ring].socket;
+            if !frames.is_empty() {
+                busy = true;
+                let row = rows.port(PortIndex(port as u16));
+                let waiting: usize = frames.iter().map(Frame::len).sum();
+                row.tx_frames.add(socket.transmit(frames) as u64);
+                row.tx_bytes.add((waiting - frames.iter().map(Frame::len).sum::<usize>()) as u64);
+            } else if !self.kick_again {
+                continue;
+            }
+            // A port that is down or gone keeps its frames until it is up, or its socket is replaced.
+            again |= matches!(socket.kick(), Ok(Kick::Again));
+        }
+        self.kick_again = again;
+        busy
+    }
+
+    /// Nothing to do: look again for a while, then sleep until a frame or an order comes.
+    pub fn rest(&mut self, mail: &mut WorkerEnd, rows: &stats::Rows) {
+        self.looks += 1;
+        if self.looks < LOOKS {
+            std::hint::spin_loop();
+            return;
+        }
+        self.looks = 0;
+        let now = Instant::now();
+        let since = *self.idle_since.get_or_insert(now);
+        if now.duration_since(since) < SPIN {
+            return;
+        }
+        mail.bell.doze();
+        if !mail.has_orders() {
+            let bell = mail.bell.clone();
+            let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 257>::new();
+            fds.push(PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));
+            fds.extend(self.rings.iter().take(256).map(|r| PollFd::from_borrowed_fd(r.socket.as_fd(), PollFlags::IN)));
+            let timeout = rustix::event::Timespec { tv_sec: SLEEP.as_secs() as i64, tv_nsec: 0 };
+            // An interrupted sleep is a short one.
+            let _ = poll(&mut fds, Some(&timeout));
+            rows.turns.asleep_ns.add(now.elapsed().as_nanos() as u64);
+        }
+        mail.bell.wake();
+        self.idle_since = None;
+    }
+
+    /// Ends a rest: the next one begins with looking.
+    #[inline]
+    pub fn wake(&mut self) {
+        (self.looks, self.idle_since) = (0, None);
+    }
+
+    /// Puts a new socket into the place of a port's old one, which goes back to control to be closed.
+    pub fn replace(&mut self, new: Ring) -> Option<Ring> {
+        let old = self.rings.iter_mut().find(|ring| (ring.port, ring.queue) == (new.port, new.queue))?;
+        Some(std::mem::replace(old, new))
+    }
+
+    /// Frames that the kernel has, or has put into rings that were not read: for the census.
+    pub fn in_kernel(&self) -> i64 {
+        self.rings.iter().map(|ring| ring.socket.in_kernel()).map(|k| k.lent_receive + k.lent_transmit).sum()
+    }
+
+    /// A port that nobody transmits for drops what it is given.
+    pub fn transmits(&self, port: PortIndex) -> Result<(), DropReason> {
+        self.transmit[port.index()].map(|_| ()).ok_or(DropReason::PortDown)
+    }
+}

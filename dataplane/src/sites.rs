@@ -1,0 +1,122 @@
+//! A worker's private view of sessions and sites: slot to session, site to session and way out. Only orders change it.
+
+use crypto::{Role, Session};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use wire::{DropReason, PortIndex, SiteSlot, TenantSlot};
+
+/// How sealed frames for a site leave this hub, or why they can't.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The site's address and port, and the hub's address that it talks to; none before it was ever heard of.
+    pub ends: Option<(SocketAddr, IpAddr)>,
+    /// The frame headers and the port, or the reason for which packets are dropped meanwhile.
+    pub out: Result<Path, DropReason>,
+}
+
+/// A way that is open.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// The port to transmit on.
+    pub port: PortIndex,
+    /// Ethernet, IP and UDP headers, all but lengths and sums.
+    pub template: wire::Template,
+    /// The longest inner packet that fits one outer packet once sealed.
+    pub payload_max: u16,
+}
+
+/// The sessions that data may arrive under, by the low bits of their receiver index.
+#[derive(Debug)]
+pub struct Sessions {
+    slots: Vec<Slot>,
+    mask: u32,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    session: Option<Arc<Session>>,
+    confirmed: bool,
+}
+
+impl Sessions {
+    /// An empty table of 2^`bits` slots.
+    pub fn new(bits: u8) -> Self {
+        let slots = (0..1usize << bits).map(|_| Slot::default()).collect();
+        Self { slots, mask: (1u32 << bits) - 1 }
+    }
+
+    /// The session with this receiver index.
+    #[inline]
+    pub fn find(&self, index: u32) -> Option<&Session> {
+        let session = self.slots[(index & self.mask) as usize].session.as_deref()?;
+        (session.local_index() == index).then_some(session)
+    }
+
+    /// Whether control has been told that the peer has used this session. An initiator's session needs no telling.
+    #[inline]
+    pub fn confirmed(&mut self, index: u32) -> &mut bool {
+        &mut self.slots[(index & self.mask) as usize].confirmed
+    }
+
+    /// Accepts data under this session from now on.
+    pub fn publish(&mut self, session: Arc<Session>) {
+        let slot = (session.local_index() & self.mask) as usize;
+        let confirmed = session.role() == Role::Initiator;
+        self.slots[slot] = Slot { session: Some(session), confirmed };
+    }
+
+    /// Forgets the session with this index, if it is still the one in its slot.
+    pub fn withdraw(&mut self, index: u32) {
+        if self.find(index).is_some() {
+            self.slots[(index & self.mask) as usize] = Slot::default();
+        }
+    }
+}
+
+/// A site, as packets to it need it.
+#[derive(Debug)]
+pub struct Site {
+    /// Its tenant.
+    pub tenant: TenantSlot,
+    /// The session to seal under.
+    pub sending: Option<Arc<Session>>,
+    /// Where the sealed frame goes.
+    pub way: Way,
+    /// The ends that control was last told of, until it answers or the site is heard at its known ends again.
+    pub moved: Option<(SocketAddr, IpAddr)>,
+    /// Control was told that a session is wanted, and has not answered yet.
+    pub wanted: bool,
+    /// Packets parked for it.
+    pub staged: u16,
+}
+
+impl Site {
+    /// A site of which nothing is known but its tenant.
+    pub fn new(tenant: TenantSlot) -> Self {
+        let way = Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
+        Self { tenant, sending: None, way, moved: None, wanted: false, staged: 0 }
+    }
+}
+
+/// All sites by slot.
+#[derive(Debug)]
+pub struct Sites(Vec<Site>);
+
+impl Sites {
+    /// One site a slot, each with its tenant.
+    pub fn new(tenants_of_sites: &[TenantSlot]) -> Self {
+        Self(tenants_of_sites.iter().map(|t| Site::new(*t)).collect())
+    }
+
+    /// The site in this slot.
+    #[inline]
+    pub fn at(&self, slot: SiteSlot) -> &Site {
+        &self.0[slot.index()]
+    }
+
+    /// The site in this slot, to change.
+    #[inline]
+    pub fn at_mut(&mut self, slot: SiteSlot) -> &mut Site {
+        &mut self.0[slot.index()]
+    }
+}

@@ -1,0 +1,381 @@
+//! From a configuration to a running hub: what is opened, in which order, and why in that one.
+//!
+//! 1. Check capabilities and machine, claim the hub's name, give up every privilege that is not needed: all that can be
+//!    refused, before anything is touched.
+//! 2. Load the XDP program and its maps; open packet memory and a socket on every queue of every port.
+//! 3. Give the sockets to the maps, and start the workers.
+//! 4. Start the API and control, which attaches the programs once it knows the hub's addresses: from the first frame on,
+//!    XDP knows what is the hub's and where to put it. A program that an earlier process left pinned is exchanged in place.
+
+use crate::api::{Api, QUEUE, RunDir};
+use crate::caps;
+use crate::config::{Desired, Machine, Mode, validate_machine};
+use crate::control::{Control, Facts, Parts};
+use crate::mailbox::mailbox;
+use crate::notify::Notify;
+use crate::packet::BATCH;
+use crate::ports::{Ports, Ring};
+use crate::reserve::Reserved;
+use crate::sites::{Sessions, Sites};
+use crate::staging::{self, Shelf};
+use crate::state::State;
+use crate::tenants::{Tenant, Tenants};
+use crate::underlay::Underlay;
+use crate::worker::{Journey, OUT_MAX, Worker};
+use crate::xsk::{Bound, Device, Frame, HEADROOM, Options, Socket, Umem};
+use anyhow::{Context, bail};
+use arrayvec::ArrayVec;
+use classifier::{Tables, Target};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use stats::{Rows, Shape};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use wire::{PortIndex, SiteSlot, TenantSlot};
+
+/// Descriptors of the receive, fill, transmit and completion rings of a socket. At 1 Mpps, 2,048 are two milliseconds:
+/// what a worker may be away before frames are lost.
+const RING: u32 = 2048;
+
+/// Chunks that one socket can have lent to the kernel: the fill ring and the receive ring full, and the transmit ring.
+const CHUNKS_PER_SOCKET: u32 = 3 * RING;
+/// Bytes that an inner packet can grow by when it is sealed: padding and tag.
+const GROWTH: usize = 32;
+/// Chunks that a worker can hold besides: its shelf, frames that wait for a port, and a batch under way.
+const fn chunks_per_worker(ports: u32) -> u32 {
+    staging::IN_ALL as u32 + ports * OUT_MAX as u32 + 2 * BATCH as u32
+}
+
+/// A port of the hub, as it was opened.
+pub struct Port {
+    /// Its place in the configuration.
+    pub index: PortIndex,
+    /// The interface's name.
+    pub name: String,
+    /// Its number, while there is one.
+    pub ifindex: Option<u32>,
+    /// Its MAC address, once the kernel has told it.
+    pub mac: Option<[u8; 6]>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Whether its link is up.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Driver.
+    pub driver: String,
+    /// Receive queues: each has a socket.
+    pub queues: u32,
+    /// Where the XDP program runs.
+    pub mode: bpf::Mode,
+    /// What the sockets got.
+    pub bound: Bound,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+    wanted_mode: Option<bpf::Mode>,
+    umem: &'static Umem,
+    workers: usize,
+}
+
+impl Port {
+    /// Bytes of a chunk.
+    pub fn chunk_size(&self) -> u32 {
+        self.umem.chunk_size()
+    }
+
+    /// Puts the XDP program on the port, and says what came of it.
+    pub fn attach(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<()> {
+        let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
+        let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode)?;
+        self.mode = attached.mode;
+        if let Some(error) = attached.why_generic {
+            let driver = &self.driver;
+            self.warnings.push(format!("the driver {driver} has no XDP of its own ({error}): generic mode, several times slower"));
+        }
+        tracing::info!(
+            "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}",
+            self.name,
+            self.driver,
+            match self.mode {
+                bpf::Mode::Native => "native",
+                bpf::Mode::Generic => "generic",
+            },
+            if self.bound.zero_copy { "zero-copy" } else { "copy" },
+            self.queues,
+            self.mtu,
+            self.chunk_size(),
+            if attached.took_over { ", taken over from an earlier process" } else { "" },
+        );
+        for warning in &self.warnings {
+            tracing::warn!("port {}: {warning}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Opens and attaches again, on the interface that now has the name. The worker of each socket comes with it.
+    pub fn reopen(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<Vec<(usize, Ring)>> {
+        let device = Device::find(&self.name)?;
+        let device = Device { receive_queues: self.queues.min(device.receive_queues), ..device };
+        let sockets = open_all(self.umem, std::slice::from_ref(&device), Some(self.bound.zero_copy))?.remove(0);
+        for (queue, socket) in sockets.iter().enumerate() {
+            steering.set_socket(self.index.0, queue as u32, socket.as_fd())?;
+        }
+        steering.detach(self.index.0)?;
+        self.ifindex = Some(device.ifindex);
+        self.attach(steering)?;
+        let ring = |(queue, socket)| (queue % self.workers, Ring { port: self.index, queue: queue as u32, socket });
+        Ok(sockets.into_iter().enumerate().map(ring).collect())
+    }
+}
+
+/// Where a hub keeps its files, and how it was called.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The configuration.
+    pub config: PathBuf,
+    /// Directory of run directories.
+    pub run: PathBuf,
+    /// Directory of state directories.
+    pub state: PathBuf,
+    /// Directory of pins.
+    pub pins: PathBuf,
+}
+
+/// Runs the hub until a signal ends it.
+pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
+    // 1. What can be refused.
+    let needs = caps::needs(desired.hub.listen_port.get());
+    caps::check(&needs)?;
+    let machine = Machine::this().context("could not read what this machine has")?;
+    validate_machine(&desired, &machine)?;
+    let claim = RunDir::claim(&places.run, &desired.hub.name)?;
+    let (state, warning) = State::load(&places.state.join(&*desired.hub.name));
+    if let Some(warning) = &warning {
+        tracing::warn!("{warning}");
+    }
+    caps::confine(&needs)?;
+
+    // 2. XDP, memory, sockets.
+    let sites: Vec<TenantSlot> = tenants_of_sites(&desired);
+    let session_bits = crate::control::session_bits(sites.len());
+    let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
+    (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
+    let steering = bpf::Steering::load(options)?;
+    let (ports, cores, mut sockets) = open_ports(&desired, &machine)?;
+
+    // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
+    // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
+    for Ring { port, queue, socket } in sockets.iter().flatten() {
+        steering.set_socket(port.0, *queue, socket.as_fd())?;
+    }
+
+    // 4. Workers, API, control.
+    let backend = crypto::aead::ring();
+    let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len() };
+    let tables = Arc::new(tables(&desired));
+    let wake = Arc::new(tokio::sync::Notify::new());
+    let umem = ports[0].umem;
+    let share = umem.chunks() / cores.len() as u32;
+    let mut mailboxes = Vec::new();
+    let mut threads = Vec::new();
+    for (w, core) in cores.iter().copied().enumerate() {
+        let (control_end, worker_end) = mailbox(wake.clone(), umem.chunk_size() as usize)?;
+        let rows = Arc::new(Rows::new(shape));
+        mailboxes.push((control_end, rows.clone()));
+        let journey = Journey {
+            tables: tables.clone(),
+            sessions: Sessions::new(session_bits),
+            sites: Sites::new(&sites),
+            tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&t.hub_addresses))),
+            shelf: Shelf::new(desired.tenants.len()),
+            pool: umem.frames(w as u32 * share..(w as u32 + 1) * share),
+            out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
+            rows,
+            aead: backend,
+            mail: worker_end,
+            postponed: VecDeque::new(),
+            movers: ArrayVec::new(),
+            identification: 0,
+            stopped: false,
+        };
+        let worker = Worker::new(Ports::new(std::mem::take(&mut sockets[w]), ports.len()), journey);
+        let thread = std::thread::Builder::new().name(format!("worker-{w}")).spawn(move || {
+            let mut set = CpuSet::new();
+            set.set(core);
+            if let Err(error) = sched_setaffinity(None, &set) {
+                tracing::warn!("worker {w} could not be bound to core {core}: {error}");
+            }
+            worker.run();
+        })?;
+        threads.push(thread);
+    }
+    let (request_in, request_out) = mpsc::channel(QUEUE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let names: Vec<_> = ports.iter().map(|port| (port.index, port.name.clone())).collect();
+        let underlay = Underlay::open(names, desired.hub.listen_port.get()).context("could not follow the kernel's routing")?;
+        let reserved = Reserved::new(desired.hub.listen_port.get());
+        let _api = Api::start(&claim, request_in)?;
+        let facts = Facts {
+            started: std::time::SystemTime::now(),
+            started_at: crate::clock::now(),
+            config: places.config.clone(),
+            backend: backend.name(),
+            cores: cores.clone(),
+            chunks_per_worker: share,
+            warnings: warning.into_iter().map(|w| w.0).collect(),
+        };
+        let identity = desired.hub.private_key.identity();
+        let parts = Parts {
+            desired,
+            identity,
+            steering,
+            underlay,
+            reserved,
+            state,
+            workers: mailboxes,
+            wake,
+            requests: request_out,
+            ports,
+            facts,
+            session_bits,
+            notify: Notify::from_environment(),
+        };
+        Control::new(parts).run(stop_signals()?).await
+    });
+    for thread in threads {
+        // A worker that panicked has aborted the process already.
+        let _ = thread.join();
+    }
+    result
+}
+
+/// A packet memory and a socket on every queue of every port, and for each worker the core and the sockets that it has.
+fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<(Vec<Port>, Vec<usize>, Vec<Vec<Ring>>)> {
+    let mut devices = Vec::new();
+    for port in &desired.ports {
+        devices.push(Device::find(&port.name).with_context(|| format!("port {}", port.name))?);
+    }
+    let queues = |device: &Device| device.receive_queues.max(1);
+    let fewest = devices.iter().map(queues).min().context("a hub needs at least one port")?;
+    let wanted = desired.workers.cores.clone().unwrap_or_else(|| machine.cores.clone());
+    let workers = wanted.len().min(fewest as usize);
+    let cores = wanted[..workers].to_vec();
+    let mut warnings = Vec::new();
+    if workers < wanted.len() && desired.workers.cores.is_some() {
+        warnings.push(format!("{} cores are configured, but only {workers} can work: a worker needs a receive queue of its own on each port", wanted.len()));
+    }
+
+    let largest = devices.iter().map(|device| device.mtu).max().unwrap_or_default();
+    let chunk_size = match HEADROOM + wire::ethernet::HEADER + largest as usize + GROWTH {
+        ..=2048 => 2048,
+        ..=4096 => 4096,
+        _ => bail!("a port has an MTU of {largest}, and a frame must fit one chunk of 4096 bytes: set it to 3500 or less"),
+    };
+    let sockets: u32 = devices.iter().map(queues).sum();
+    let chunks = sockets * CHUNKS_PER_SOCKET + workers as u32 * chunks_per_worker(devices.len() as u32);
+    let umem = Umem::new(chunks.next_multiple_of(workers as u32), chunk_size).context("could not get packet memory")?;
+
+    // One memory has one mode. Where none is forced, the best is tried, and if a port can't have it, no port has it.
+    let copies = |wanted| desired.ports.iter().any(|port| port.copy == Some(wanted));
+    let modes: &[Option<bool>] = match (copies(true), copies(false)) {
+        (true, true) => bail!("one port is to copy and another is not; all ports share their memory, so choose one"),
+        (true, false) => &[Some(false)],
+        (false, true) => &[Some(true)],
+        (false, false) => &[None, Some(false)],
+    };
+    let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &devices, *zero_copy));
+    let mut opened = attempts.next().context("there is a mode")?;
+    if let (Err(first), Some(second)) = (&opened, attempts.next()) {
+        warnings.push(format!("not every port can do without copies, so all of them copy ({first:#})"));
+        opened = second;
+    }
+
+    let mut rings: Vec<Vec<Ring>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut ports = Vec::new();
+    for ((at, port), (device, sockets)) in desired.ports.iter().enumerate().zip(devices.into_iter().zip(opened?)) {
+        let index = PortIndex(at as u16);
+        let bound = sockets[0].bound().clone();
+        ports.push(Port {
+            index,
+            name: port.name.to_string(),
+            ifindex: Some(device.ifindex),
+            mac: None,
+            mtu: device.mtu,
+            up: false,
+            addresses: Vec::new(),
+            driver: device.driver,
+            queues: sockets.len() as u32,
+            mode: bpf::Mode::Native,
+            wanted_mode: port.mode.map(|mode| match mode {
+                Mode::Native => bpf::Mode::Native,
+                Mode::Generic => bpf::Mode::Generic,
+            }),
+            bound,
+            warnings: warnings.clone(),
+            umem,
+            workers,
+        });
+        for (queue, socket) in sockets.into_iter().enumerate() {
+            rings[queue % workers].push(Ring { port: index, queue: queue as u32, socket });
+        }
+    }
+    Ok((ports, cores, rings))
+}
+
+/// The sockets of all ports, in the order of their queues. The first registers the memory, the others share it.
+fn open_all(umem: &'static Umem, devices: &[Device], zero_copy: Option<bool>) -> anyhow::Result<Vec<Vec<Socket>>> {
+    let mut all: Vec<Vec<Socket>> = Vec::new();
+    for device in devices {
+        let mut sockets: Vec<Socket> = Vec::new();
+        for queue in 0..device.receive_queues.max(1) {
+            let share = all.iter().flatten().chain(&sockets).next();
+            sockets.push(Socket::open(umem, device.ifindex, queue, &socket_options(zero_copy), share)?);
+        }
+        all.push(sockets);
+    }
+    Ok(all)
+}
+
+fn socket_options(zero_copy: Option<bool>) -> Options {
+    Options { zero_copy, fill: RING, completion: RING, receive: RING, transmit: RING, ..Options::default() }
+}
+
+/// The tenant of each site, by site slot: sites are numbered through all tenants, in the order of the configuration.
+pub fn tenants_of_sites(desired: &Desired) -> Vec<TenantSlot> {
+    let sites = |(t, tenant): (usize, &crate::config::Tenant)| vec![TenantSlot(t as u32); tenant.sites.len()];
+    desired.tenants.iter().enumerate().flat_map(sites).collect()
+}
+
+/// The routes of all tenants.
+pub fn tables(desired: &Desired) -> Tables {
+    let mut builder = Tables::builder();
+    let mut slot = 0;
+    for (t, tenant) in desired.tenants.iter().enumerate() {
+        for site in &tenant.sites {
+            for prefix in &site.prefixes {
+                builder.add(TenantSlot(t as u32), *prefix, Target::Site(SiteSlot(slot)));
+            }
+            slot += 1;
+        }
+    }
+    builder.build()
+}
+
+/// SIGTERM and SIGINT, by name.
+fn stop_signals() -> std::io::Result<mpsc::Receiver<&'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = mpsc::channel(1);
+    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
+        let (mut signal, sender) = (signal(kind)?, sender.clone());
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                let _ = sender.send(name).await;
+            }
+        });
+    }
+    Ok(receiver)
+}

@@ -1,0 +1,268 @@
+//! What a running hub tells about itself: the report that control fills, the API sends as JSON, and `ekiden status` shows.
+//!
+//! Every number is cumulative since the hub started unless its name says otherwise. What isn't known is `null`, never a
+//! zero that could be taken for a measurement. The report holds no secret: no private, preshared or session key.
+
+mod render;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use render::{render, render_tenant};
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use wire::DropReason;
+
+/// One hub at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Status {
+    /// The hub as a whole.
+    pub hub: Hub,
+    /// Its ports, in the order of the configuration.
+    pub ports: Vec<Port>,
+    /// Its workers, by id.
+    pub workers: Vec<Worker>,
+    /// Its tenants, in the order of the configuration.
+    pub tenants: Vec<Tenant>,
+    /// What was dropped, hub-wide, by reason. A reason that is missing here was not counted at all.
+    pub drops: Vec<Drop>,
+    /// What an operator should look at: downgrades, what could not be set up, what could not be saved.
+    pub warnings: Vec<String>,
+}
+
+/// The hub as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Hub {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The version of `ekiden`.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, RFC 3339 with the local offset.
+    pub started: String,
+    /// Seconds since then, counted by a clock that can't be set.
+    pub uptime_s: u64,
+    /// Its public key, base64, as the sites configure it.
+    pub public_key: String,
+    /// The UDP port on which it hears its sites.
+    pub listen_port: u16,
+    /// The configuration that it runs.
+    pub config_path: String,
+    /// Which implementation of the AEAD it chose for this processor.
+    pub crypto_backend: String,
+    /// The release of the kernel that it runs on.
+    pub kernel: Option<String>,
+    /// Sessions that are live now, and how many there is room for.
+    pub sessions: Option<u32>,
+    /// The size of the table of sessions.
+    pub session_capacity: Option<u32>,
+    /// Packets that wait for a session now.
+    pub staged: Option<u32>,
+}
+
+/// How the XDP program sits on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's common code, after a socket buffer was made: slow.
+    Generic,
+}
+
+/// How frames come from the port into packet memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyMode {
+    /// The kernel copies each frame.
+    Copy,
+    /// The device writes into packet memory itself.
+    ZeroCopy,
+}
+
+/// A port: a network interface that the hub uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Port {
+    /// The interface's name.
+    pub name: String,
+    /// What the hub uses it for: `wan`.
+    pub role: String,
+    /// The interface's number; null while it does not exist.
+    pub ifindex: Option<u32>,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// How the XDP program is attached.
+    pub xdp: Option<XdpMode>,
+    /// Whether frames are copied.
+    pub copy: Option<CopyMode>,
+    /// How many of its queues have a socket.
+    pub queues: Option<u32>,
+    /// Bytes in front of a received frame.
+    pub headroom: Option<u32>,
+    /// Bytes of packet memory a frame.
+    pub chunk_size: Option<u32>,
+    /// Whether the kernel tells when it must be woken.
+    pub need_wakeup: Option<bool>,
+    /// The interface's MTU.
+    pub mtu: Option<u32>,
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// Whether its link is up.
+    pub up: bool,
+    /// Its own addresses: where sites reach the hub.
+    pub addresses: Vec<IpAddr>,
+    /// Frames that the XDP program saw.
+    pub xdp_seen: Option<u64>,
+    /// Of these, left to the kernel.
+    pub xdp_passed: Option<u64>,
+    /// Of these, sent to a worker.
+    pub xdp_redirected: Option<u64>,
+    /// Of these, dropped, for reasons that `drops` lists.
+    pub xdp_dropped: Option<u64>,
+    /// Frames that the kernel lost between XDP and a worker (`XDP_STATISTICS`: full ring, empty fill ring, no room).
+    pub ring_lost: Option<u64>,
+    /// Frames that workers received.
+    pub rx_frames: u64,
+    /// And their bytes.
+    pub rx_bytes: u64,
+    /// Frames that the kernel has completed.
+    pub tx_frames: u64,
+    /// And their bytes.
+    pub tx_bytes: u64,
+    /// What is not as good as it could be on this port.
+    pub warnings: Vec<String>,
+}
+
+/// A worker: a thread that carries packets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Worker {
+    /// Its number.
+    pub id: u32,
+    /// The core that it is pinned to.
+    pub core: Option<u32>,
+    /// The queues that it serves, as `port:queue`.
+    pub queues: Vec<String>,
+    /// Chunks of packet memory that belong to it.
+    pub chunks_total: u32,
+    /// Of these, how many were free a moment ago.
+    pub chunks_free: Option<u32>,
+    /// Batches that it has received.
+    pub batches: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// The share of the last second that it spent on packets, 0 to 1.
+    pub busy_share: Option<f64>,
+}
+
+/// A tenant and its sites.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Tenant {
+    /// The tenant's id.
+    pub id: u32,
+    /// What the operator's other systems call its service.
+    pub service_code: Option<String>,
+    /// Free text.
+    pub label: Option<String>,
+    /// Its sites, in the order of the configuration.
+    pub sites: Vec<Site>,
+    /// Packets of this tenant that were dropped, by the reason's name.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// How far the hub is with a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// No session, and no handshake under way.
+    #[default]
+    None,
+    /// A first handshake is under way.
+    Handshake,
+    /// A session carries packets.
+    Live,
+    /// A session carries packets while the handshake for the next one is under way.
+    Rekey,
+    /// The last session ended and there is no new one: the site is silent.
+    Expired,
+}
+
+/// A site of a tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Site {
+    /// Its name inside the tenant.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+    /// Where it was last heard from, or is configured to be.
+    pub endpoint: Option<SocketAddr>,
+    /// The hub's own address that it talks to.
+    pub local: Option<IpAddr>,
+    /// Seconds since the last completed handshake; null if there was none since the hub started.
+    pub last_handshake_s_ago: Option<u64>,
+    /// How far the hub is with it.
+    pub session: SessionState,
+    /// Data packets that came from it and verified.
+    pub rx_packets: u64,
+    /// Their bytes, as WireGuard counts them: the inner packet, its padding, header and tag.
+    pub rx_bytes: u64,
+    /// Data packets sealed for it.
+    pub tx_packets: u64,
+    /// And their bytes.
+    pub tx_bytes: u64,
+    /// Packets that wait now for a session with it.
+    pub staged: u32,
+    /// The way to it through the underlay; null if there is no endpoint to look for.
+    pub path: Option<Path>,
+}
+
+/// The way to a site: either a port and a next hop, or why there is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Path {
+    /// The port.
+    pub port: Option<String>,
+    /// The router, or the site itself where it is on the link.
+    pub next_hop: Option<IpAddr>,
+    /// Its MAC address.
+    pub next_hop_mac: Option<String>,
+    /// The largest outer packet that this way takes.
+    pub mtu: Option<u32>,
+    /// Why the site can't be reached, if it can't.
+    pub unreachable: Option<String>,
+}
+
+/// What was dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Drop {
+    /// The reason's name.
+    pub reason: String,
+    /// Its number.
+    pub number: u8,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of these, where they are counted.
+    pub bytes: Option<u64>,
+    /// What it means.
+    pub doc: String,
+}
+
+impl Drop {
+    /// The row of a reason.
+    pub fn new(reason: DropReason, packets: u64, bytes: Option<u64>) -> Self {
+        Self { reason: reason.name().into(), number: reason as u8, packets, bytes, doc: reason.doc().into() }
+    }
+}
+
+impl Status {
+    /// The tenant that an operator means by `wanted`: the one with this id or service code.
+    pub fn tenant(&self, wanted: &str) -> Option<&Tenant> {
+        let id = wanted.parse::<u32>().ok();
+        self.tenants
+            .iter()
+            .find(|tenant| Some(tenant.id) == id)
+            .or_else(|| self.tenants.iter().find(|tenant| tenant.service_code.as_deref() == Some(wanted)))
+    }
+}

@@ -1,0 +1,551 @@
+//! The journey of a frame. Read it top to bottom: a worker turns, and what it received travels through the stages in
+//! the order of this page.
+//!
+//! ```text
+//! receive -> admit -> open -> check -> route -> adapt -> seal -> address -> dispatch -> transmit -> recycle
+//! ```
+//!
+//! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker::turn`] alone touches sockets,
+//! so that the whole journey runs in a test, a fuzz target and a bench without one.
+
+use crate::clock;
+use crate::mailbox::{Event, Order, WorkerEnd};
+use crate::packet::{BATCH, Batch, Packet, Verdict};
+use crate::ports::Ports;
+use crate::sites::{Sessions, Sites, Way};
+use crate::staging::Shelf;
+use crate::tenants::Tenants;
+use crate::xsk::{Frame, HEADROOM};
+use arrayvec::ArrayVec;
+use classifier::{Tables, Target};
+use crypto::aead::{Backend, OpenJob, SealJob, TAG};
+use crypto::message::{self, DATA_HEADER, Kind};
+use crypto::{Session, Time, replay};
+use stats::Rows;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use wire::icmp::{self, Answer};
+use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn};
+
+/// One core's work: ports for I/O, and the journey between them.
+pub struct Worker {
+    ports: Ports,
+    journey: Journey,
+}
+
+impl Worker {
+    /// A worker that moves frames between `ports` by way of `journey`.
+    pub fn new(ports: Ports, journey: Journey) -> Self {
+        Self { ports, journey }
+    }
+
+    /// Turns until control says stop.
+    pub fn run(mut self) {
+        while !self.journey.stopped {
+            if self.turn() {
+                self.ports.wake();
+            } else {
+                self.ports.rest(&mut self.journey.mail, &self.journey.rows);
+            }
+        }
+    }
+
+    /// One turn: orders, then each ring in its order. `true` if there was anything to do.
+    pub fn turn(&mut self) -> bool {
+        let now = clock::now();
+        let Self { ports, journey } = self;
+        let mut busy = journey.obey(now, ports);
+        ports.reclaim(&mut journey.pool, &journey.rows);
+        for ring in 0..ports.rings() {
+            let mut batch = Batch::new();
+            ports.receive(ring, &mut batch, &journey.rows);
+            if !batch.is_empty() {
+                busy = true;
+                journey.relay(&mut batch, now);
+                journey.dispatch(&mut batch);
+            }
+            ports.refill(ring, &mut journey.pool);
+        }
+        busy |= ports.transmit(&mut journey.out, &journey.rows);
+        journey.rows.turns.chunks_free.set(journey.pool.len() as u64);
+        journey.mail.flush();
+        if busy {
+            journey.rows.turns.busy_ns.add(clock::now().since(now).as_nanos() as u64);
+        }
+        busy
+    }
+}
+
+/// Everything between receive and transmit, with the private tables it needs.
+pub struct Journey {
+    /// Routes of all tenants: a snapshot, replaced as a whole.
+    pub tables: Arc<Tables>,
+    /// Sessions by receiver index.
+    pub sessions: Sessions,
+    /// Sites by slot.
+    pub sites: Sites,
+    /// Tenants by slot.
+    pub tenants: Tenants,
+    /// Packets that wait for a session.
+    pub shelf: Shelf,
+    /// Free chunks.
+    pub pool: Vec<Frame>,
+    /// Frames for each port, addressed and sealed.
+    pub out: Vec<Vec<Frame>>,
+    /// This worker's counters.
+    pub rows: Arc<Rows>,
+    /// The cipher.
+    pub aead: &'static dyn Backend,
+    /// Control.
+    pub mail: WorkerEnd,
+    /// Orders that were read in the middle of a batch and need its end.
+    pub postponed: VecDeque<Order>,
+    /// The ends of this batch's packets that did not come from where their sites were last.
+    pub movers: ArrayVec<(SocketAddr, IpAddr), BATCH>,
+    /// The last IPv4 identification given to an outer packet.
+    pub identification: u16,
+    /// Control said stop.
+    pub stopped: bool,
+}
+
+/// Frames that a port may leave waiting before more for it are dropped: eight batches, some 10 ms at 50 kpps.
+pub const OUT_MAX: usize = 8 * BATCH;
+
+impl Journey {
+    /// The stages, in order. Afterwards no packet of the batch has the verdict [`Verdict::Forward`].
+    pub fn relay(&mut self, batch: &mut Batch, now: Time) {
+        self.admit(batch, now);
+        self.open(batch, now);
+        self.check(batch);
+        self.route(batch);
+        self.adapt(batch, now);
+        self.seal(batch, now);
+        self.address(batch, now);
+    }
+
+    /// 1. Outer headers, kind of message, session, and a first look at the replay window.
+    fn admit(&mut self, batch: &mut Batch, now: Time) {
+        self.movers.clear();
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let outer = match Outer::parse(packet.frame.bytes()) {
+                Ok(outer) => outer,
+                Err(wire::Malformed::Fragment) => {
+                    packet.verdict = Verdict::Control;
+                    continue;
+                }
+                Err(_) => {
+                    packet.drop(DropReason::OuterMalformed);
+                    continue;
+                }
+            };
+            let datagram = &packet.frame.bytes()[outer.payload.clone()];
+            match message::kind(datagram) {
+                Some(Kind::Data) => {}
+                Some(Kind::Initiation | Kind::Response | Kind::Cookie) => {
+                    packet.verdict = Verdict::Control;
+                    continue;
+                }
+                None => {
+                    packet.drop(DropReason::OuterNotWireguard);
+                    continue;
+                }
+            }
+            let Some((index, counter)) = message::parse_data(datagram) else { unreachable!("it is of the kind") };
+            if self.sessions.find(index).is_none() {
+                self.learn();
+            }
+            let Some(session) = self.sessions.find(index) else {
+                packet.drop(DropReason::SessionUnknown);
+                continue;
+            };
+            let slot = SiteSlot(session.owner());
+            let site = self.sites.at(slot);
+            packet.tenant = Some(site.tenant);
+            (packet.from, packet.index, packet.counter) = (slot, index, counter);
+            if session.expired(now) {
+                packet.drop(DropReason::SessionExpired);
+                continue;
+            }
+            if let Err(reject) = session.window().look(counter) {
+                packet.drop(rejected(reject));
+                continue;
+            }
+            let ends = (outer.source, outer.destination.ip());
+            if site.way.ends != Some(ends) {
+                packet.moved = Some(self.movers.len() as u8);
+                self.movers.push(ends);
+            }
+            packet.ecn = outer.ecn;
+            packet.headers = outer.payload.start as u16;
+            // Ethernet pads short frames, and the WireGuard message ends where UDP says.
+            packet.frame.resize(outer.payload.end);
+            packet.frame.trim_front(outer.payload.start + DATA_HEADER);
+        }
+    }
+
+    /// 2. Authenticate and decrypt, in place; then take each counter, once, for good.
+    fn open(&mut self, batch: &mut Batch, now: Time) {
+        let mut jobs = ArrayVec::<OpenJob<'_>, BATCH>::new();
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let Some(session) = self.sessions.find(packet.index) else { unreachable!("admitted in this batch") };
+            let (key, data) = (session.open_key(), packet.frame.bytes_mut());
+            jobs.push(OpenJob { key, counter: packet.counter, aad: &[], data, verified: false });
+        }
+        self.aead.open_batch(&mut jobs);
+        let verified: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.verified).collect();
+        drop(jobs);
+
+        for (packet, verified) in batch.iter_mut().filter(|p| p.goes_on()).zip(verified) {
+            if !verified {
+                packet.drop(DropReason::AuthFailed);
+                continue;
+            }
+            let Some(session) = self.sessions.find(packet.index) else { unreachable!("admitted in this batch") };
+            if let Err(reject) = session.window().accept(packet.counter) {
+                packet.drop(rejected(reject));
+                continue;
+            }
+            packet.frame.resize(packet.frame.len() - TAG);
+            self.heard(packet, now);
+        }
+    }
+
+    /// The site of an authenticated packet is alive: account for it, and tell control what it can't know.
+    fn heard(&mut self, packet: &mut Packet, now: Time) {
+        let row = self.rows.site(packet.from);
+        row.any_received_at.set(now.0);
+        row.rx_outer_bytes.add(packet.outer_len as u64);
+        if packet.frame.is_empty() {
+            row.rx_keepalives.add(1);
+            packet.verdict = Verdict::Keepalive;
+        } else {
+            row.data_received_at.set(now.0);
+        }
+        let confirmed = self.sessions.confirmed(packet.index);
+        if !*confirmed {
+            *confirmed = self.mail.tell(Event::Confirmed { site: packet.from, index: packet.index });
+        }
+        let site = self.sites.at_mut(packet.from);
+        let Some(mover) = packet.moved else {
+            site.moved = None;
+            return;
+        };
+        let (remote, local) = self.movers[mover as usize];
+        if site.moved != Some((remote, local)) {
+            let event = Event::Moved { site: packet.from, index: packet.index, counter: packet.counter, remote, local };
+            site.moved = self.mail.tell(event).then_some((remote, local));
+        }
+    }
+
+    /// 3. The inner packet: its headers agree with its length, and its source is one of this site's.
+    fn check(&mut self, batch: &mut Batch) {
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let Ok(inner) = Inner::parse(packet.frame.bytes()) else {
+                packet.drop(DropReason::InnerMalformed);
+                continue;
+            };
+            // What lies behind the IP length is padding, by whoever made it: it goes no further.
+            packet.frame.resize(inner.len);
+            packet.inner_len = inner.len as u16;
+            let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
+            if !self.tables.source_allowed(tenant, packet.from, inner.source) {
+                packet.drop(DropReason::SourceNotAllowed);
+                continue;
+            }
+            let row = self.rows.site(packet.from);
+            row.rx_packets.add(1);
+            row.rx_bytes.add(inner.len as u64);
+            let Some(ecn) = ecn::decapsulate(packet.ecn, inner.ecn) else {
+                packet.drop(DropReason::EcnNotCapable);
+                continue;
+            };
+            if ecn != inner.ecn {
+                ecn::set(packet.frame.bytes_mut(), ecn);
+            }
+            packet.ecn = ecn::encapsulate(ecn);
+            packet.destination = inner.destination;
+        }
+    }
+
+    /// 4. The destination, in this tenant's own table.
+    fn route(&mut self, batch: &mut Batch) {
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
+            match self.tables.route(tenant, packet.destination) {
+                Some(Target::Site(site)) => packet.to = site,
+                None => packet.drop(DropReason::NoRoute),
+            }
+        }
+    }
+
+    /// 5. What a router changes: one hop less; and what it refuses: a packet that has no hop left, or does not fit.
+    fn adapt(&mut self, batch: &mut Batch, now: Time) {
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            if !wire::decrement_ttl(packet.frame.bytes_mut()) {
+                self.answer(packet, DropReason::TtlExpired, Answer::TimeExceeded, now);
+                continue;
+            }
+            let Ok(path) = &self.sites.at(packet.to).way.out else { continue };
+            let mtu = path.payload_max as u16;
+            if packet.inner_len > mtu {
+                // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).
+                self.answer(packet, DropReason::TooLarge, Answer::TooBig { mtu }, now);
+            }
+        }
+    }
+
+    /// A packet that ends here, and in its chunk the hub's ICMP answer to the site that sent it, if one is due.
+    fn answer(&mut self, packet: &mut Packet, reason: DropReason, answer: Answer, now: Time) {
+        self.count_drop(packet, reason);
+        packet.verdict = Verdict::Counted;
+        let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
+        let tenant = self.tenants.at_mut(tenant);
+        let original = packet.frame.bytes();
+        let Some(hub) = tenant.hub_address(original[0] >> 4) else { return };
+        let mut reply = [0; icmp::MAX_V6];
+        let Ok(len) = icmp::write(answer, original, hub, &mut reply) else { return };
+        self.rows.turns.generated.add(1);
+        if !tenant.may_answer(now) {
+            packet.outer_len = len as u16;
+            packet.drop(DropReason::IcmpRate);
+            return;
+        }
+        packet.frame.resize(len);
+        packet.frame.bytes_mut().copy_from_slice(&reply[..len]);
+        (packet.to, packet.inner_len, packet.ecn) = (packet.from, len as u16, Ecn::NotEct);
+        packet.verdict = Verdict::Forward;
+    }
+
+    /// 6. The destination's session: a counter each, padding of zeros, and the cipher, in place.
+    fn seal(&mut self, batch: &mut Batch, now: Time) {
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let site = self.sites.at(packet.to);
+            let path = match &site.way.out {
+                Ok(path) => path,
+                Err(reason) => {
+                    packet.drop(*reason);
+                    continue;
+                }
+            };
+            if packet.inner_len > path.payload_max {
+                packet.drop(DropReason::TooLarge);
+                continue;
+            }
+            let Some(session) = site.sending.as_ref().filter(|session| !session.expired(now)) else {
+                packet.verdict = Verdict::Stage;
+                continue;
+            };
+            let Some(counter) = session.reserve(1) else {
+                packet.drop(DropReason::NonceLimit);
+                self.want(packet.to);
+                continue;
+            };
+            packet.counter = counter;
+            packet.frame.resize(message::padded_len(packet.inner_len as usize, path.payload_max as usize) + TAG);
+            packet.frame.prepend(DATA_HEADER);
+            let header = message::data_header(session.remote_index(), counter);
+            packet.frame.bytes_mut()[..DATA_HEADER].copy_from_slice(&header);
+        }
+        let mut jobs = ArrayVec::<SealJob<'_>, BATCH>::new();
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let Some(session) = &self.sites.at(packet.to).sending else { unreachable!("has a counter of it") };
+            let data = &mut packet.frame.bytes_mut()[DATA_HEADER..];
+            jobs.push(SealJob { key: session.seal_key(), counter: packet.counter, aad: &[], data });
+        }
+        self.aead.seal_batch(&mut jobs);
+    }
+
+    /// 7. Outer headers, by the template of the path.
+    fn address(&mut self, batch: &mut Batch, now: Time) {
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let Ok(path) = &self.sites.at(packet.to).way.out else { unreachable!("sealed for it") };
+            packet.frame.prepend(path.template.header_len());
+            self.identification = self.identification.wrapping_add(1);
+            let Ok(()) = path.template.write(packet.frame.bytes_mut(), packet.ecn as u8, self.identification) else {
+                unreachable!("a chunk is shorter than an IP packet can be")
+            };
+            packet.verdict = Verdict::Transmit(path.port);
+            let row = self.rows.site(packet.to);
+            row.any_sent_at.set(now.0);
+            row.tx_outer_bytes.add(packet.frame.len() as u64);
+            if packet.inner_len == 0 {
+                row.tx_keepalives.add(1);
+            } else {
+                row.tx_packets.add(1);
+                row.tx_bytes.add(packet.inner_len as u64);
+                row.data_sent_at.set(now.0);
+            }
+        }
+    }
+
+    /// 8. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
+    pub fn dispatch(&mut self, batch: &mut Batch) {
+        for mut packet in batch.drain(..) {
+            match packet.verdict {
+                Verdict::Forward => unreachable!("the last stage leaves none"),
+                Verdict::Transmit(port) if self.out[port.index()].len() < OUT_MAX => {
+                    self.out[port.index()].push(packet.frame);
+                    continue;
+                }
+                Verdict::Transmit(_) => self.count_drop(&packet, DropReason::TxRingFull),
+                Verdict::Drop(reason) => self.count_drop(&packet, reason),
+                Verdict::Counted => {}
+                Verdict::Keepalive => self.rows.turns.keepalives.add(1),
+                Verdict::Control => match self.mail.copy(packet.port, packet.frame.bytes()) {
+                    true => self.rows.turns.to_control.add(1),
+                    false => self.count_drop(&packet, DropReason::ControlBusy),
+                },
+                Verdict::Stage => {
+                    self.want(packet.to);
+                    packet.verdict = Verdict::Forward;
+                    let Some(oldest) = self.shelf.park(packet, &mut self.sites) else { continue };
+                    self.count_drop(&oldest, DropReason::StagedOverflow);
+                    packet = oldest;
+                }
+            }
+            self.pool.push(packet.frame);
+        }
+        self.rows.turns.staged.set(self.shelf.len() as u64);
+    }
+
+    /// What control has to say, between batches. `true` if it said anything.
+    pub fn obey(&mut self, now: Time, ports: &mut Ports) -> bool {
+        let mut any = false;
+        while let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order()) {
+            any = true;
+            match order {
+                Order::Publish(session) => self.sessions.publish(session),
+                Order::Withdraw { site, index } => self.withdraw(site, index),
+                Order::Way(site, way) => self.redirect(site, way),
+                Order::Tables(tables) => self.tables = tables,
+                Order::Use(session) => self.use_session(session, now),
+                Order::Keepalive(site) => self.keepalive(site, now),
+                Order::GiveUp(site) => self.give_up(site),
+                Order::Emit(port, frame) => self.emit(port, &frame),
+                Order::Reassembled(port, frame) => self.reassembled(port, &frame, now),
+                Order::Replace(ring) => {
+                    if let Some(old) = ports.replace(*ring) {
+                        self.mail.retire(old);
+                    }
+                }
+                Order::Frames(frames) => self.pool.extend(frames),
+                Order::Stop => self.stopped = true,
+            }
+        }
+        any
+    }
+
+    /// A message came under a session that is unknown here: it may be in an order that control sent before the message
+    /// could come. Sessions are read from the orders now, everything else at the end of the batch.
+    fn learn(&mut self) {
+        while let Some(order) = self.mail.order() {
+            match order {
+                Order::Publish(session) if self.postponed.is_empty() => self.sessions.publish(session),
+                other => self.postponed.push_back(other),
+            }
+        }
+    }
+
+    fn withdraw(&mut self, site: SiteSlot, index: u32) {
+        self.sessions.withdraw(index);
+        let site = self.sites.at_mut(site);
+        site.sending.take_if(|session| session.local_index() == index);
+        site.wanted = false;
+    }
+
+    fn redirect(&mut self, slot: SiteSlot, way: Way) {
+        let site = self.sites.at_mut(slot);
+        (site.way, site.moved) = (way, None);
+    }
+
+    /// A session to send under: what waited for it goes out first, in its order.
+    fn use_session(&mut self, session: Arc<Session>, now: Time) {
+        let slot = SiteSlot(session.owner());
+        let site = self.sites.at_mut(slot);
+        (site.sending, site.wanted) = (Some(session), false);
+        while self.sites.at(slot).staged > 0 {
+            let mut batch = Batch::new();
+            while let (false, Some(packet)) = (batch.is_full(), self.shelf.take(slot, &mut self.sites)) {
+                batch.push(packet);
+            }
+            self.send(&mut batch, now);
+        }
+    }
+
+    /// An empty packet under the current session, if there is one.
+    fn keepalive(&mut self, site: SiteSlot, now: Time) {
+        if self.sites.at(site).sending.is_none() {
+            return;
+        }
+        self.rows.turns.generated.add(1);
+        let Some(mut frame) = self.pool.pop() else {
+            return self.rows.tenant(self.sites.at(site).tenant).count(DropReason::NoChunk, 0);
+        };
+        frame.reset(HEADROOM, 0);
+        let mut packet = Packet::arrived(frame, PortIndex(0));
+        (packet.tenant, packet.to) = (Some(self.sites.at(site).tenant), site);
+        self.send(&mut Batch::from_iter([packet]), now);
+    }
+
+    fn give_up(&mut self, slot: SiteSlot) {
+        self.sites.at_mut(slot).wanted = false;
+        while let Some(packet) = self.shelf.take(slot, &mut self.sites) {
+            self.count_drop(&packet, DropReason::SiteDown);
+            self.pool.push(packet.frame);
+        }
+    }
+
+    /// Control's own frames: handshake messages.
+    fn emit(&mut self, port: PortIndex, bytes: &[u8]) {
+        self.rows.turns.generated.add(1);
+        let Some(mut packet) = self.fresh(port, bytes) else { return };
+        packet.verdict = Verdict::Transmit(port);
+        self.dispatch(&mut Batch::from_iter([packet]));
+    }
+
+    /// A datagram made whole: as if it had just come in.
+    fn reassembled(&mut self, port: PortIndex, bytes: &[u8], now: Time) {
+        self.rows.turns.reassembled.add(1);
+        let Some(packet) = self.fresh(port, bytes) else { return };
+        let mut batch = Batch::from_iter([packet]);
+        self.relay(&mut batch, now);
+        self.dispatch(&mut batch);
+    }
+
+    fn fresh(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
+        let Some(mut frame) = self.pool.pop() else {
+            self.rows.hub.count(DropReason::NoChunk, bytes.len());
+            return None;
+        };
+        frame.copy_from(bytes);
+        Some(Packet::arrived(frame, port))
+    }
+
+    /// The last stages, for packets that begin or go on here.
+    fn send(&mut self, batch: &mut Batch, now: Time) {
+        self.seal(batch, now);
+        self.address(batch, now);
+        self.dispatch(batch);
+    }
+
+    fn count_drop(&self, packet: &Packet, reason: DropReason) {
+        let row = packet.tenant.map_or(&self.rows.hub, |tenant| self.rows.tenant(tenant));
+        row.count(reason, packet.outer_len as usize);
+    }
+
+    fn want(&mut self, site: SiteSlot) {
+        let row = self.sites.at_mut(site);
+        if !row.wanted {
+            row.wanted = self.mail.tell(Event::Wanted(site));
+        }
+    }
+}
+
+fn rejected(reject: replay::Reject) -> DropReason {
+    match reject {
+        replay::Reject::TooOld => DropReason::CounterTooOld,
+        replay::Reject::Replayed => DropReason::CounterReplayed,
+        replay::Reject::Limit => DropReason::CounterLimit,
+    }
+}

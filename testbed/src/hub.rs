@@ -1,0 +1,258 @@
+//! The hub: the `ekiden` binary, as a process.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::client::Site;
+use crate::lab::{Lab, Namespace};
+use crate::process::Process;
+use crate::wait::{PATIENCE, until};
+use crate::world::{HUB_PORT, World};
+
+/// The hub's name in its configuration.
+pub const NAME: &str = "lab";
+
+/// What may differ between the hubs of two tests.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Its ports; none: `d0` alone.
+    pub ports: Vec<&'static str>,
+    /// Cores of its workers; none: as the hub likes.
+    pub cores: Option<Vec<usize>>,
+    /// Tenants whose hub has the addresses 10.9.0.1 and fd00:9::1.
+    pub hub_addresses: Vec<u32>,
+}
+
+/// A hub with its configuration.
+#[derive(Debug)]
+pub struct Hub {
+    namespace: Namespace,
+    directory: PathBuf,
+    pins: PathBuf,
+    config: PathBuf,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Hub {
+    /// Writes the configuration.
+    pub fn new(lab: &Lab, world: &World, settings: &Settings, sites: &[&Site]) -> Result<Self> {
+        let directory = lab.directory().to_owned();
+        let config = directory.join("hub.toml");
+        fs::write(&config, configuration(world, settings, sites)?)?;
+        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, starts: 0 })
+    }
+
+    /// A hub that runs, with sites that have started and have a session with it.
+    pub fn with_sites(lab: &Lab, world: &World, settings: &Settings, sites: &mut [Site]) -> Result<Self> {
+        let mut hub = Self::new(lab, world, settings, &sites.iter().collect::<Vec<_>>())?;
+        hub.start()?;
+        sites.iter_mut().try_for_each(Site::start)?;
+        hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
+        Ok(hub)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Starts it, and waits until it says that it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        self.starts += 1;
+        let path = self.directory.join(format!("notify-{}", self.starts));
+        let systemd = UnixDatagram::bind(&path)?;
+        systemd.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let [run, state] = ["run", "state"].map(|name| self.directory.join(name));
+        let text = |path: &Path| path.display().to_string();
+        let binary = text(binary()?);
+        let (config, run, state, pins, notify) = (text(&self.config), text(&run), text(&state), text(&self.pins), text(&path));
+        let mut words = vec![binary.as_str(), "run", "--config", &config];
+        words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
+        let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;
+        let start = Instant::now();
+        let mut message = [0; 4096];
+        loop {
+            process.must_be_alive().context("the hub")?;
+            if let Ok(length) = systemd.recv(&mut message)
+                && String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "READY=1")
+            {
+                break;
+            }
+            anyhow::ensure!(start.elapsed() < PATIENCE, "the hub is not ready after {} s: {}", PATIENCE.as_secs(), process.log());
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the hub was not started")
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.process.take().context("the hub was not started")?.stop(Signal::TERM)
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.take().context("the hub was not started")?.stop(Signal::KILL)
+    }
+
+    /// Ends it in order, and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        let status = self.stop()?;
+        anyhow::ensure!(status.success(), "the hub ended with {status}");
+        self.start()
+    }
+
+    /// Runs another command of the binary in the hub's namespace.
+    pub fn ekiden(&self, words: &[&str]) -> Result<Output> {
+        Ok(self.namespace.command(binary()?).args(words).output()?)
+    }
+
+    /// What `ekiden status` prints.
+    pub fn status_text(&self) -> Result<String> {
+        self.ask(&[])
+    }
+
+    /// What `ekiden status --json` tells.
+    pub fn status(&self) -> Result<Status> {
+        Ok(Status(serde_json::from_str(&self.ask(&["--json"])?)?))
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<String> {
+        let run = self.directory.join("run").display().to_string();
+        let output = self.ekiden(&[&["status", "--run-dir", &run], words].concat())?;
+        if !output.status.success() {
+            bail!("ekiden status: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Takes the XDP programs off the ports.
+    pub fn detach(&self) -> Result<String> {
+        let pins = self.pins.display().to_string();
+        let output = self.ekiden(&["detach", "--hub", NAME, "--pin-dir", &pins])?;
+        anyhow::ensure!(output.status.success(), "ekiden detach: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Waits until the hub has a session with each of these sites. Those that can are made to speak first.
+    pub fn await_sessions(&self, sites: &[&Site]) -> Result<()> {
+        for site in sites {
+            // A client that finds its handshake lost begins another only seconds later, unless it has something to say.
+            let mut asked = 0;
+            until(&format!("a session with {}", site.label()), || {
+                if self.status()?.site(site)?["session"] == "live" {
+                    return Ok(Some(()));
+                }
+                if site.plan.first != crate::First::Hub && asked % 20 == 0 {
+                    site.speak()?;
+                }
+                asked += 1;
+                Ok(None)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The report of a hub.
+#[derive(Debug, Clone)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// What it says of a site.
+    pub fn site(&self, site: &Site) -> Result<&Value> {
+        let tenants = self.0["tenants"].as_array().context("tenants")?;
+        let tenant = tenants.iter().find(|tenant| tenant["id"] == site.plan.tenant).context("the site's tenant")?;
+        let sites = tenant["sites"].as_array().context("sites")?;
+        sites.iter().find(|found| found["name"] == *site.plan.name).with_context(|| format!("no site {}", site.label()))
+    }
+
+    /// A number that it tells of a site.
+    pub fn of_site(&self, site: &Site, field: &str) -> Result<u64> {
+        self.site(site)?[field].as_u64().with_context(|| format!("{field} of {}", site.label()))
+    }
+
+    /// Dropped packets by reason.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let rows = self.0["drops"].as_array().into_iter().flatten();
+        rows.filter_map(|row| Some((row["reason"].as_str()?.to_owned(), row["packets"].as_u64()?))).collect()
+    }
+
+    /// What was dropped since an earlier report.
+    pub fn drops_since(&self, earlier: &Self) -> BTreeMap<String, u64> {
+        let before = earlier.drops();
+        let since = |(reason, packets): (String, u64)| {
+            let more = packets - before.get(&reason).copied().unwrap_or(0);
+            (reason, more)
+        };
+        self.drops().into_iter().map(since).filter(|(_, packets)| *packets > 0).collect()
+    }
+}
+
+fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<String> {
+    let mut text = format!("[hub]\nname = \"{NAME}\"\nprivate_key_file = \"{}\"\n", world.key.private.display());
+    writeln!(text, "listen_port = {HUB_PORT}")?;
+    if let Some(cores) = &settings.cores {
+        writeln!(text, "\n[workers]\ncores = {cores:?}")?;
+    }
+    let default = vec!["d0"];
+    for port in if settings.ports.is_empty() { &default } else { &settings.ports } {
+        writeln!(text, "\n[[port]]\nname = \"{port}\"\nrole = \"wan\"")?;
+    }
+    let mut tenants: Vec<u32> = sites.iter().map(|site| site.plan.tenant).collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    for tenant in tenants {
+        writeln!(text, "\n[[tenant]]\nid = {tenant}\nservice_code = \"WAN{tenant:08}\"\nlabel = \"Tenant {tenant}\"")?;
+        if settings.hub_addresses.contains(&tenant) {
+            writeln!(text, "hub_addresses = [\"10.9.0.1\", \"fd00:9::1\"]")?;
+        }
+        for site in sites.iter().filter(|site| site.plan.tenant == tenant) {
+            writeln!(text, "\n{}", site.hub_section())?;
+        }
+    }
+    Ok(text)
+}
+
+/// The `ekiden` binary: `$EKIDEN_BIN`, or the one that belongs to this test, built if it is not up to date.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}")));
+    found.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("EKIDEN_BIN") {
+        return fs::canonicalize(&path).with_context(|| format!("EKIDEN_BIN={}", path.display()));
+    }
+    // TARGET/PROFILE/demo, or TARGET/PROFILE/deps/some_test-0123.
+    let mut directory = std::env::current_exe()?;
+    directory.pop();
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    let profile = directory.file_name().and_then(|name| name.to_str()).context("the directory of a profile")?;
+    let profile = if profile == "debug" { "dev" } else { profile };
+    let target = directory.parent().context("a target directory")?;
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "ekiden-dataplane", "--bin", "ekiden", "--profile", profile]);
+    cargo.args(["--manifest-path", manifest]).arg("--target-dir").arg(target);
+    crate::lab::run(&mut cargo)?;
+    Ok(directory.join("ekiden"))
+}

@@ -1,0 +1,133 @@
+//! What people measure with: `ping` and `iperf3`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::client::Site;
+use crate::lab::Namespace;
+use crate::process::Process;
+use crate::wait::until_true;
+
+/// What `ping` saw.
+#[derive(Debug, Clone)]
+pub struct Pings {
+    /// Requests that were sent.
+    pub sent: u32,
+    /// Replies that came.
+    pub received: u32,
+    /// The mean of the round trips in milliseconds, if there was any.
+    pub mean_ms: Option<f64>,
+    /// All that it printed.
+    pub text: String,
+}
+
+impl Pings {
+    /// Every request was answered.
+    pub fn all(&self) -> bool {
+        self.sent > 0 && self.sent == self.received
+    }
+}
+
+/// Runs `ping` with these words besides the address.
+pub fn ping(namespace: &Namespace, to: IpAddr, words: &[&str]) -> Result<Pings> {
+    let mut command = namespace.command("ping");
+    command.arg("-n").args(words).arg(to.to_string()).env("LC_ALL", "C");
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let summary = text.lines().find(|line| line.contains(" packets transmitted, "));
+    let Some(summary) = summary else { bail!("{command:?}: {text}{errors}") };
+    let number = |field: &str| summary.split(", ").find(|part| part.contains(field))?.split(' ').next()?.parse().ok();
+    let mean_ms = text.lines().find_map(|line| line.strip_prefix("rtt ")?.split('/').nth(4)?.parse().ok());
+    let (sent, received) = (number("transmitted"), number("received"));
+    Ok(Pings { sent: sent.context("sent")?, received: received.context("received")?, mean_ms, text: text.clone() })
+}
+
+/// A site pings another: three times, and every request must be answered.
+pub fn must_ping(from: &Site, to: IpAddr) -> Result<()> {
+    let pings = ping(from.namespace(), to, &["-c", "3", "-i", "0.05", "-W", "5"])?;
+    anyhow::ensure!(pings.all(), "{} pings {to}: {}", from.label(), pings.text);
+    Ok(())
+}
+
+/// Both sites ping each other, IPv4 and IPv6.
+pub fn must_ping_both_ways(a: &Site, b: &Site) -> Result<()> {
+    for (from, to) in [(a, b), (b, a)] {
+        to.inner().into_iter().try_for_each(|address| must_ping(from, address))?;
+    }
+    Ok(())
+}
+
+/// A TCP transfer under way.
+#[derive(Debug)]
+pub struct Iperf {
+    server: Process,
+    client: Process,
+    seconds: u64,
+    what: String,
+}
+
+/// What a TCP transfer came to.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// Megabits a second, as the receiver counted them.
+    pub mbits: f64,
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Bytes in each second, as the client saw them.
+    pub seconds: Vec<u64>,
+}
+
+/// TCP from one site to another for so many seconds.
+pub fn iperf(from: &Site, to: &Site, seconds: u64) -> Result<Transfer> {
+    Iperf::start(from, to, to.v4().into(), seconds)?.finish()
+}
+
+/// TCP there and back, one after the other.
+pub fn iperf_both_ways(a: &Site, b: &Site, seconds: u64) -> Result<[Transfer; 2]> {
+    Ok([iperf(a, b, seconds)?, iperf(b, a, seconds)?])
+}
+
+impl Iperf {
+    /// Begins; `address` is the receiver's.
+    pub fn start(from: &Site, to: &Site, address: IpAddr, seconds: u64) -> Result<Self> {
+        let directory = to.directory();
+        let what = format!("iperf3 {} to {}", from.label(), to.label());
+        let name = |role: &str| format!("iperf-{}-{}-{role}", from.plan.tenant, from.plan.name);
+        let _ = std::fs::remove_file(directory.join(format!("{}.log", name("server"))));
+        let _ = std::fs::remove_file(directory.join(format!("{}.log", name("client"))));
+        let (address, time) = (address.to_string(), seconds.to_string());
+        let words = ["iperf3", "--server", "--one-off", "--forceflush", "--bind", &address];
+        let server = Process::start(directory, to.namespace(), &name("server"), &words, &[])?;
+        until_true(&format!("{what}: server"), || {
+            server.must_be_alive()?;
+            Ok(server.log().contains("Server listening"))
+        })?;
+        let words = ["iperf3", "--client", &address, "--time", &time, "--json"];
+        let client = Process::start(directory, from.namespace(), &name("client"), &words, &[])?;
+        Ok(Self { server, client, seconds, what })
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Transfer> {
+        let status = self.client.end(Duration::from_secs(self.seconds + 30)).with_context(|| self.what.clone())?;
+        let text = self.client.log();
+        let report: Value = serde_json::from_str(&text).with_context(|| format!("{}: {text}", self.what))?;
+        if let Some(error) = report["error"].as_str() {
+            bail!("{}: {error}", self.what);
+        }
+        anyhow::ensure!(status.success(), "{}: {status}: {text}", self.what);
+        let _ = self.server.stop(Signal::TERM);
+        let end = &report["end"];
+        let intervals = report["intervals"].as_array().context("intervals")?;
+        Ok(Transfer {
+            mbits: end["sum_received"]["bits_per_second"].as_f64().context("throughput")? / 1e6,
+            retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
+            seconds: intervals.iter().filter_map(|interval| interval["sum"]["bytes"].as_u64()).collect(),
+        })
+    }
+}

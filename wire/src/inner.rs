@@ -1,0 +1,193 @@
+//! The packet inside the tunnel: what routing needs of it, and what a router changes in it.
+
+use std::net::IpAddr;
+
+use crate::{Ecn, Malformed, checksum, ipv4, ipv6};
+
+/// What the journey reads from an inner packet, once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inner {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Bytes of the packet; what the buffer holds beyond is WireGuard's padding and is to be cut off.
+    pub len: usize,
+    /// TTL or hop limit, as it arrived.
+    pub ttl: u8,
+    /// Congestion notification, as it arrived.
+    pub ecn: Ecn,
+}
+
+impl Inner {
+    /// Refuses what is neither IPv4 nor IPv6, a header that contradicts the bytes, and an IPv4 header whose checksum is
+    /// wrong: a router must not mend it by its own update (RFC 1812, 5.2.2).
+    #[inline]
+    pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) => {
+                let ip = ipv4::View::parse(packet)?;
+                if !ip.verify() {
+                    return Err(Malformed::Checksum);
+                }
+                Ok(Self {
+                    source: IpAddr::V4(ip.source()),
+                    destination: IpAddr::V4(ip.destination()),
+                    len: ip.total_len(),
+                    ttl: ip.ttl(),
+                    ecn: ip.ecn(),
+                })
+            }
+            Some(6) => {
+                let ip = ipv6::View::parse(packet)?;
+                Ok(Self {
+                    source: IpAddr::V6(ip.source()),
+                    destination: IpAddr::V6(ip.destination()),
+                    len: ip.total_len(),
+                    ttl: ip.hop_limit(),
+                    ecn: ip.ecn(),
+                })
+            }
+            Some(_) => Err(Malformed::Version),
+            None => Err(Malformed::Short),
+        }
+    }
+}
+
+/// Takes one hop from a packet that [`Inner::parse`] accepted, with the IPv4 checksum. `false` if none is left to take:
+/// then the packet is unchanged, must not be forwarded (RFC 1812, 5.3.1; RFC 8200, 3) and can be quoted to its source
+/// as it arrived.
+#[inline]
+#[must_use]
+pub fn decrement_ttl(packet: &mut [u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => {
+            let Some(header) = packet.first_chunk_mut::<{ ipv4::HEADER }>() else { return false };
+            if header[8] <= 1 {
+                return false;
+            }
+            let old = u16::from_be_bytes([header[8], header[9]]);
+            header[8] -= 1;
+            let new = u16::from_be_bytes([header[8], header[9]]);
+            let checksum = checksum::updated(u16::from_be_bytes([header[10], header[11]]), old, new);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            true
+        }
+        Some(6) => {
+            let Some(header) = packet.first_chunk_mut::<{ ipv6::HEADER }>() else { return false };
+            if header[7] <= 1 {
+                return false;
+            }
+            header[7] -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reads_what_etherparse_wrote_and_takes_one_hop(
+            source: [u8; 4], destination: [u8; 4], ttl: u8, tos: u8, id: u16,
+            options in (0usize..=10).prop_map(|words| vec![1u8; words * 4]), payload in 0u16..1400, padding in 0usize..16,
+        ) {
+            let mut header = Ipv4Header::new(payload, ttl, IpNumber::TCP, source, destination).unwrap();
+            header.identification = id;
+            header.dscp = (tos >> 2).try_into().unwrap();
+            header.ecn = (tos & 3).try_into().unwrap();
+            header.options = options.as_slice().try_into().unwrap();
+            header.total_len = (header.header_len() + payload as usize) as u16;
+            header.header_checksum = header.calc_header_checksum();
+            let mut packet = header.to_bytes().to_vec();
+            packet.resize(header.total_len as usize + padding, 0);
+
+            prop_assert_eq!(Inner::parse(&packet), Ok(Inner {
+                source: source.into(), destination: destination.into(), len: header.total_len as usize, ttl, ecn: Ecn::of_tos(tos),
+            }));
+            if decrement_ttl(&mut packet) {
+                header.time_to_live -= 1;
+                header.header_checksum = header.calc_header_checksum();
+            } else {
+                prop_assert!(ttl <= 1);
+            }
+            prop_assert_eq!(Ipv4Header::from_slice(&packet).unwrap().0, header);
+        }
+
+        #[test]
+        fn reads_ipv6_and_takes_one_hop(
+            source: [u8; 16], destination: [u8; 16], hop_limit: u8, traffic_class: u8, label in 0u32..1 << 20,
+            payload in 0u16..1400, padding in 0usize..16,
+        ) {
+            let mut header = Ipv6Header {
+                traffic_class, flow_label: Ipv6FlowLabel::try_new(label).unwrap(), payload_length: payload,
+                next_header: IpNumber::TCP, hop_limit, source, destination,
+            };
+            let mut packet = header.to_bytes().to_vec();
+            packet.resize(40 + payload as usize + padding, 0);
+            prop_assert_eq!(Inner::parse(&packet), Ok(Inner {
+                source: source.into(), destination: destination.into(), len: 40 + payload as usize, ttl: hop_limit,
+                ecn: Ecn::of_tos(traffic_class),
+            }));
+            if decrement_ttl(&mut packet) {
+                header.hop_limit -= 1;
+            } else {
+                prop_assert!(hop_limit <= 1);
+            }
+            prop_assert_eq!(Ipv6Header::from_slice(&packet).unwrap().0, header);
+        }
+
+        #[test]
+        fn any_bytes_are_safe_and_a_length_is_never_beyond_them(mut packet in proptest::collection::vec(any::<u8>(), 0..80), first: u8) {
+            if let (Some(byte), true) = (packet.first_mut(), first & 1 == 0) {
+                *byte = if first & 2 == 0 { 0x45 } else { 0x60 };
+            }
+            if let Ok(inner) = Inner::parse(&packet) {
+                prop_assert!(inner.len <= packet.len());
+            }
+            let _ = decrement_ttl(&mut packet);
+        }
+    }
+
+    #[test]
+    fn refuses_by_name() {
+        let mut header = Ipv4Header::new(8, 64, IpNumber::UDP, [10, 9, 1, 1], [10, 9, 2, 1]).unwrap();
+        header.header_checksum = header.calc_header_checksum();
+        let good = [header.to_bytes().as_slice(), &[0; 8]].concat();
+        assert!(Inner::parse(&good).is_ok());
+        let spoilt = |at: usize, value: u8| {
+            let mut packet = good.clone();
+            packet[at] = value;
+            Inner::parse(&packet)
+        };
+        assert_eq!(Inner::parse(&[]), Err(Malformed::Short));
+        assert_eq!(Inner::parse(&good[..19]), Err(Malformed::Short));
+        assert_eq!(spoilt(0, 0x55), Err(Malformed::Version));
+        assert_eq!(spoilt(0, 0x44), Err(Malformed::HeaderLength));
+        assert_eq!(spoilt(0, 0x4f), Err(Malformed::HeaderLength));
+        assert_eq!(spoilt(2, 0xff), Err(Malformed::TotalLength));
+        assert_eq!(spoilt(3, 19), Err(Malformed::HeaderLength));
+        assert_eq!(spoilt(8, 63), Err(Malformed::Checksum));
+        assert_eq!(Inner::parse(&[0x60; 39]), Err(Malformed::Short));
+        assert_eq!(Inner::parse(&[0x60; 41]), Err(Malformed::TotalLength));
+    }
+
+    #[test]
+    fn the_last_hop_is_not_taken() {
+        for ttl in [0, 1, 2] {
+            let mut v4 = Ipv4Header::new(0, ttl, IpNumber::UDP, [10, 9, 1, 1], [10, 9, 2, 1]).unwrap();
+            v4.header_checksum = v4.calc_header_checksum();
+            let v6 = Ipv6Header { hop_limit: ttl, ..Default::default() };
+            for before in [v4.to_bytes().to_vec(), v6.to_bytes().to_vec()] {
+                let mut packet = before.clone();
+                assert_eq!(decrement_ttl(&mut packet), ttl == 2);
+                assert_eq!(packet == before, ttl < 2);
+            }
+        }
+    }
+}
