@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit 1
 root=${EKIDEN_TOOLS:-$HOME/.cache/ekiden/tools}
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-export CARGO_TERM_COLOR=never RUST_BACKTRACE=${RUST_BACKTRACE:-1}
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=${RUST_BACKTRACE:-1} RUST_LIB_BACKTRACE=0
 passed=0 failed=0 skipped=0 bad=()
 
 # What cargo's test runner counted in a log.

@@ -13,6 +13,7 @@ pub mod notify;
 pub mod packet;
 pub mod ports;
 pub mod reassembly;
+pub mod rehearsal;
 pub mod reserve;
 pub mod site_config;
 pub mod sites;

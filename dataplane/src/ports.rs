@@ -3,7 +3,7 @@
 use crate::mailbox::WorkerEnd;
 use crate::packet::{BATCH, Batch, Packet};
 use crate::xsk::{Frame, Kick, Socket};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use wire::{DropReason, PortIndex};
@@ -12,6 +12,8 @@ use wire::{DropReason, PortIndex};
 const SPIN: Duration = Duration::from_micros(50);
 /// Looks at the rings between looks at the clock.
 const LOOKS: u32 = 16;
+/// The sleep while frames wait in the kernel to be sent.
+const NAP: Duration = Duration::from_millis(1);
 /// The longest sleep: what a lost wake-up could cost at the most.
 const SLEEP: Duration = Duration::from_secs(1);
 
@@ -99,27 +101,36 @@ impl Ports {
         self.rings[ring].socket.refill(pool);
     }
 
-    /// Sends what each port has to send, as far as its ring takes it. `true` if there was, or still is, anything.
-    pub fn transmit(&mut self, out: &mut [Vec<Frame>], rows: &stats::Rows) -> bool {
-        let mut busy = self.kick_again;
+    /// Sends what each port has to send. What a ring does not take has nowhere to wait, and is dropped: a port that is
+    /// slow, down or gone must not keep the chunks of the others. `true` if there was, or still is, anything to send.
+    pub fn transmit(&mut self, out: &mut [Vec<Frame>], pool: &mut Vec<Frame>, rows: &stats::Rows) -> bool {
+        let mut busy = false;
         let mut again = false;
         for (port, (frames, ring)) in out.iter_mut().zip(&self.transmit).enumerate() {
             let Some(ring) = ring else { continue };
             let socket = &mut self.rings[*ring].socket;
-            if !frames.is_empty() {
-                busy = true;
-                let row = rows.port(PortIndex(port as u16));
-                let waiting: usize = frames.iter().map(Frame::len).sum();
-                row.tx_frames.add(socket.transmit(frames) as u64);
-                row.tx_bytes.add((waiting - frames.iter().map(Frame::len).sum::<usize>()) as u64);
-            } else if !self.kick_again {
+            if frames.is_empty() && !self.kick_again {
                 continue;
             }
-            // A port that is down or gone keeps its frames until it is up, or its socket is replaced.
-            again |= matches!(socket.kick(), Ok(Kick::Again));
+            busy |= !frames.is_empty();
+            let bytes = |frames: &[Frame]| frames.iter().map(Frame::len).sum::<usize>();
+            let before = bytes(frames);
+            let row = rows.port(PortIndex(port as u16));
+            row.tx_frames.add(socket.transmit(frames) as u64);
+            row.tx_bytes.add((before - bytes(frames)) as u64);
+            let kicked = socket.kick();
+            again |= matches!(kicked, Ok(Kick::Again));
+            let reason = match kicked {
+                Ok(Kick::Done | Kick::Again) => DropReason::TxRingFull,
+                Ok(Kick::Down | Kick::Gone) | Err(_) => DropReason::PortDown,
+            };
+            for frame in frames.drain(..) {
+                rows.hub.count(reason, frame.len());
+                pool.push(frame);
+            }
         }
         self.kick_again = again;
-        busy
+        busy || again
     }
 
     /// Nothing to do: look again for a while, then sleep until a frame or an order comes.
@@ -141,7 +152,10 @@ impl Ports {
             let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 257>::new();
             fds.push(PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));
             fds.extend(self.rings.iter().take(256).map(|r| PollFd::from_borrowed_fd(r.socket.as_fd(), PollFlags::IN)));
-            let timeout = rustix::event::Timespec { tv_sec: SLEEP.as_secs() as i64, tv_nsec: 0 };
+            // Completions wake nobody: a worker without chunks, or with frames left to send, looks for them itself.
+            let in_kernel = self.rings.iter().any(|ring| ring.socket.in_kernel().lent_transmit > 0);
+            let sleep = if in_kernel || self.kick_again { NAP } else { SLEEP };
+            let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
             // An interrupted sleep is a short one.
             let _ = poll(&mut fds, Some(&timeout));
             rows.turns.asleep_ns.add(now.elapsed().as_nanos() as u64);
@@ -165,10 +179,5 @@ impl Ports {
     /// Frames that the kernel has, or has put into rings that were not read: for the census.
     pub fn in_kernel(&self) -> i64 {
         self.rings.iter().map(|ring| ring.socket.in_kernel()).map(|k| k.lent_receive + k.lent_transmit).sum()
-    }
-
-    /// A port that nobody transmits for drops what it is given.
-    pub fn transmits(&self, port: PortIndex) -> Result<(), DropReason> {
-        self.transmit[port.index()].map(|_| ()).ok_or(DropReason::PortDown)
     }
 }

@@ -67,7 +67,7 @@ impl Worker {
             }
             ports.refill(ring, &mut journey.pool);
         }
-        busy |= ports.transmit(&mut journey.out, &journey.rows);
+        busy |= ports.transmit(&mut journey.out, &mut journey.pool, &journey.rows);
         journey.rows.turns.chunks_free.set(journey.pool.len() as u64);
         journey.mail.flush();
         if busy {

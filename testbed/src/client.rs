@@ -302,9 +302,9 @@ impl Site {
         let v6 = self.plan.outside == Outside::V6;
         let (old, new, length) = (self.host.address(v6, 2), self.host.address(v6, last), if v6 { 64 } else { 24 });
         let namespace = self.namespace();
-        namespace.ip(&format!("addr add {new}/{length} dev w0{}", if v6 { " nodad" } else { "" }))?;
         namespace.ip(&format!("addr del {old}/{length} dev w0"))?;
-        // The default route went with the address that it preferred, or did not: as the kernel likes.
+        namespace.ip(&format!("addr add {new}/{length} dev w0{}", if v6 { " nodad" } else { "" }))?;
+        // With its last address, the network's route went, and what led through it.
         let gateway = self.host.address(v6, 1);
         namespace.ip(&format!("route replace default via {gateway} dev w0"))?;
         self.set(&["listen-port", &port.to_string()])?;

@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::client::Site;
 use crate::lab::{Lab, Namespace};
 use crate::process::Process;
-use crate::wait::{PATIENCE, until};
+use crate::wait::until;
 use crate::world::{HUB_PORT, World};
 
 /// The hub's name in its configuration.
@@ -41,6 +41,7 @@ pub struct Hub {
     pins: PathBuf,
     config: PathBuf,
     process: Option<Process>,
+    systemd: Option<Systemd>,
     starts: u32,
 }
 
@@ -50,7 +51,7 @@ impl Hub {
         let directory = lab.directory().to_owned();
         let config = directory.join("hub.toml");
         fs::write(&config, configuration(world, settings, sites)?)?;
-        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, starts: 0 })
+        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, systemd: None, starts: 0 })
     }
 
     /// A hub that runs, with sites that have started and have a session with it.
@@ -71,8 +72,7 @@ impl Hub {
     pub fn start(&mut self) -> Result<()> {
         self.starts += 1;
         let path = self.directory.join(format!("notify-{}", self.starts));
-        let systemd = UnixDatagram::bind(&path)?;
-        systemd.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let systemd = Systemd::listen(&path)?;
         let [run, state] = ["run", "state"].map(|name| self.directory.join(name));
         let text = |path: &Path| path.display().to_string();
         let binary = text(binary()?);
@@ -80,17 +80,11 @@ impl Hub {
         let mut words = vec![binary.as_str(), "run", "--config", &config];
         words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
         let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;
-        let start = Instant::now();
-        let mut message = [0; 4096];
-        loop {
+        until("the hub is ready", || {
             process.must_be_alive().context("the hub")?;
-            if let Ok(length) = systemd.recv(&mut message)
-                && String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "READY=1")
-            {
-                break;
-            }
-            anyhow::ensure!(start.elapsed() < PATIENCE, "the hub is not ready after {} s: {}", PATIENCE.as_secs(), process.log());
-        }
+            Ok(systemd.was_told("READY=1").then_some(()))
+        })?;
+        self.systemd = Some(systemd);
         self.process = Some(process);
         Ok(())
     }
@@ -102,7 +96,10 @@ impl Hub {
 
     /// Ends it in order.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        self.process.take().context("the hub was not started")?.stop(Signal::TERM)
+        let status = self.process.take().context("the hub was not started")?.stop(Signal::TERM)?;
+        let systemd = self.systemd.take().context("the hub was not started")?;
+        until("the hub has said that it stops", || Ok(systemd.was_told("STOPPING=1").then_some(())))?;
+        Ok(status)
     }
 
     /// Ends it without a word.
@@ -166,6 +163,33 @@ impl Hub {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What systemd would hear.
+#[derive(Debug)]
+struct Systemd(Arc<Mutex<Vec<String>>>);
+
+impl Systemd {
+    fn listen(path: &Path) -> Result<Self> {
+        let socket = UnixDatagram::bind(path)?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let weak = Arc::downgrade(&heard);
+        // As systemd does, it always reads: a full socket would stop who writes. It ends when nobody asks any more.
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Some(heard) = weak.upgrade() {
+                let Ok(length) = socket.recv(&mut message) else { continue };
+                let text = String::from_utf8_lossy(&message[..length]);
+                heard.lock().unwrap_or_else(PoisonError::into_inner).extend(text.lines().map(str::to_owned));
+            }
+        });
+        Ok(Self(heard))
+    }
+
+    fn was_told(&self, line: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|told| told == line)
     }
 }
 

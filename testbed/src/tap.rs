@@ -23,7 +23,9 @@ const LONGEST: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
-    link: LinkAddr,
+    ifindex: usize,
+    /// To send from; an interface without link addresses has none.
+    link: Option<LinkAddr>,
 }
 
 /// A frame that passed. At an interface without link headers (a tunnel) it begins with the IP header.
@@ -38,17 +40,17 @@ pub struct Seen {
 impl Tap {
     /// Begins to look.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let (socket, link) = namespace.inside(|| -> Result<_> {
+        let (socket, ifindex, link) = namespace.inside(|| -> Result<_> {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             // Not bound, it sees every interface of the namespace; each frame says which it is of.
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
             setsockopt(&socket, RcvBufForce, &ROOM)?;
             let mut addresses = nix::ifaddrs::getifaddrs()?.filter(|entry| entry.interface_name == interface);
             let link = addresses.find_map(|entry| entry.address.and_then(|address| address.as_link_addr().copied()));
-            Ok((socket, link))
+            Ok((socket, nix::net::if_::if_nametoindex(interface), link))
         })??;
-        let link = link.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
-        Ok(Self { socket, link })
+        let ifindex = ifindex.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
+        Ok(Self { socket, ifindex: ifindex as usize, link })
     }
 
     fn next(&self) -> Result<Option<Seen>> {
@@ -60,7 +62,7 @@ impl Tap {
                 Err(nix::Error::ENETDOWN) => continue,
                 other => other?,
             };
-            let Some(from) = from.filter(|from| from.ifindex() == self.link.ifindex()) else { continue };
+            let Some(from) = from.filter(|from| from.ifindex() == self.ifindex) else { continue };
             bytes.truncate(length);
             return Ok(Some(Seen { bytes, outgoing: from.pkttype() == OUTGOING }));
         }
@@ -99,7 +101,8 @@ impl Tap {
 
     /// Sends a frame, link header and all.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        let sent = sendto(self.socket.as_raw_fd(), frame, &self.link, MsgFlags::empty())?;
+        let link = self.link.as_ref().context("the interface has no link addresses")?;
+        let sent = sendto(self.socket.as_raw_fd(), frame, link, MsgFlags::empty())?;
         anyhow::ensure!(sent == frame.len(), "sent {sent} of {} bytes", frame.len());
         Ok(())
     }

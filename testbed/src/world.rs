@@ -115,10 +115,14 @@ impl KeyPair {
     }
 }
 
-/// Runs a command of `wg` that makes one line of another.
+/// Runs a command of `wg` that makes one line, of another or of nothing.
 pub fn wg(command: &str, input: &str) -> Result<String> {
     let mut child = Command::new("wg").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("wg")?;
-    child.stdin.take().context("stdin is a pipe")?.write_all(format!("{input}\n").as_bytes())?;
+    let mut pipe = child.stdin.take().context("stdin is a pipe")?;
+    if !input.is_empty() {
+        writeln!(pipe, "{input}")?;
+    }
+    drop(pipe);
     let output = child.wait_with_output()?;
     anyhow::ensure!(output.status.success(), "wg {command} failed");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())

@@ -48,8 +48,9 @@ fn a_site_sends_from_its_own_addresses_to_those_of_its_tenant() -> Result<()> {
         exactly(&hub, &before, &[("source_not_allowed", 10)])?;
 
         let before = hub.status()?;
-        for to in ["10.9.99.1", "fd00:9:99::1"] {
-            let pings = ping(a.namespace(), to.parse()?, &["-c", "5", "-i", "0.05", "-W", "1"])?;
+        for (to, own) in [("10.9.99.1", a.inner()[0]), ("fd00:9:99::1", a.inner()[1])] {
+            let words = ["-c", "5", "-i", "0.05", "-W", "1", "-I", &own.to_string()];
+            let pings = ping(a.namespace(), to.parse()?, &words)?;
             ensure!(pings.received == 0, "{}", pings.text);
         }
         exactly(&hub, &before, &[("no_route", 10)])?;

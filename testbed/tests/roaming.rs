@@ -30,6 +30,8 @@ fn moves_in_the_middle(outside: Outside, mover: usize) -> Result<()> {
         until_true("the transfer is under way", || Ok(received()? > start + 2000))?;
 
         let endpoint = sites[mover].move_to(7, 40404)?;
+        // Whoever only receives must say something, as its keepalive would before long.
+        sites[mover].speak()?;
         until_true("the hub follows", || Ok(hub.status()?.site(&sites[mover])?["endpoint"] == endpoint.to_string()))?;
         let at_move = received()?;
         until_true("the transfer goes on", || Ok(received()? > at_move + 2000))?;

@@ -1,8 +1,11 @@
 //! A hub with several workers, each with a queue of its own.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, ensure};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::must_ping_both_ways;
+use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Hub, Plan, Site, World, iperf_both_ways, lab};
 
 #[test]
@@ -27,6 +30,9 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
         for port in 40000..40064 {
             let before = frames()?;
             sites[0].set(&["listen-port", &port.to_string()])?;
+            sites[0].speak()?;
+            let endpoint = SocketAddr::new(sites[0].endpoint().ip(), port);
+            until_true("the hub follows", || Ok(hub.status()?.site(&sites[0])?["endpoint"] == endpoint.to_string()))?;
             must_ping_both_ways(&sites[0], &sites[1])?;
             let after = frames()?;
             for worker in 0..2 {

@@ -386,7 +386,11 @@ impl Table {
 
     fn neighbour_changed(&mut self, hop: Hop, now: Instant) {
         let Some(in_use) = self.hops.get_mut(&hop) else { return };
-        match self.neighbours.get(&hop).and_then(|n| n.mac) {
+        let neighbour = self.neighbours.get(&hop);
+        if !neighbour.is_some_and(Neighbour::is_stale) {
+            in_use.probed = None; // the next staleness is a new one
+        }
+        match neighbour.and_then(|n| n.mac) {
             Some(mac) => {
                 in_use.doubt = None;
                 if in_use.mac.replace(mac) != Some(mac) {

@@ -206,9 +206,10 @@ fn routes_move_from_port_to_port() {
         until_reach(&mut underlay, "192.0.2.7", via(1)).await;
         // A next hop object that changes under its route.
         lab.hub("echo 0 > /proc/sys/net/ipv4/nexthop_compat_mode"); // it tells of the routes too
-        lab.hub("ip nexthop add id 7 via 10.0.1.2 dev d1; ip route replace 192.0.2.0/24 nhid 7");
+        lab.hub("ip nexthop add id 7 via 10.0.1.2 dev d1; ip route replace 192.0.2.0/24 nhid 7 mtu 1400");
+        until_reach(&mut underlay, "192.0.2.7", via_with(1, |hop| hop.mtu = 1400)).await;
         lab.hub("ip nexthop replace id 7 via 10.0.0.2 dev d0");
-        until_reach(&mut underlay, "192.0.2.7", via(0)).await;
+        until_reach(&mut underlay, "192.0.2.7", via_with(0, |hop| hop.mtu = 1400)).await;
     });
 }
 

@@ -97,8 +97,9 @@ fn address(kind: u16, payload: &[u8]) -> Option<Fact> {
         IFA_FLAGS => flags = word(value).unwrap_or(flags),
         _ => {}
     });
+    // One that proved to be a duplicate stays tentative.
     let unsure = flags & libc::IFA_F_TENTATIVE != 0 && flags & libc::IFA_F_OPTIMISTIC == 0;
-    let usable = kind == libc::RTM_NEWADDR && !unsure && flags & libc::IFA_F_DADFAILED == 0;
+    let usable = kind == libc::RTM_NEWADDR && !unsure;
     Some(Fact::Address { ifindex, address: local.or(other)?, usable })
 }
 

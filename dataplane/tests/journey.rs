@@ -1,0 +1,313 @@
+//! The journey in memory, stage by stage: what goes in, what comes out, where it is counted, and that no chunk is lost.
+
+use crypto::Time;
+use ekiden_dataplane::mailbox::{Event, Order};
+use ekiden_dataplane::ports::Ports;
+use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6, way_to};
+use ekiden_dataplane::sites::Way;
+use wire::{DropReason, Inner, Outer, SiteSlot};
+
+const A: [u8; 4] = [10, 9, 1, 1];
+const B: [u8; 4] = [10, 9, 2, 1];
+
+/// Two tenants with the same addresses, two sites each: 0 and 1 are the first's, 2 and 3 the second's.
+fn twins() -> Rehearsal {
+    let sites = || vec![vec!["10.9.1.0/24", "fd00:9:1::/64"], vec!["10.9.2.0/24", "fd00:9:2::/64"]];
+    Rehearsal::new(&[sites(), sites()], 512)
+}
+
+/// What one frame of site 0 is dropped for, with nothing sent, nothing else dropped and no chunk lost.
+fn dropped_for(hub: &mut Rehearsal, frame: Vec<u8>) -> DropReason {
+    let before = hub.drops();
+    assert_eq!(hub.pass(&[frame]), Vec::<Vec<u8>>::new(), "something was sent");
+    let (pool, all) = hub.census();
+    assert_eq!(pool, all, "a chunk is lost");
+    let mut after = hub.drops();
+    after.retain(|row| !before.contains(row));
+    let [(reason, _)] = after[..] else { panic!("{before:?} -> {after:?}") };
+    reason
+}
+
+/// The sites that frames went to, with the inner packets, without padding.
+fn delivered(hub: &Rehearsal, frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
+    let open = |frame: &Vec<u8>| {
+        let (site, mut packet) = hub.open(frame).expect("a data message of the hub's");
+        let len = Inner::parse(&packet).expect("an IP packet").len;
+        assert!(packet[len..].iter().all(|byte| *byte == 0), "padding that is not zero");
+        packet.truncate(len);
+        (site, packet)
+    };
+    frames.iter().map(open).collect()
+}
+
+fn obey(hub: &mut Rehearsal, order: Order) {
+    hub.control.send(order);
+    let now = hub.now;
+    hub.journey.obey(now, &mut Ports::new(Vec::new(), 1));
+}
+
+#[test]
+fn a_packet_reaches_its_site_one_hop_older_and_otherwise_the_same() {
+    let mut hub = twins();
+    for (packet, older) in [
+        (ipv4(A, B, 64, 100), ipv4(A, B, 63, 100)),
+        (ipv4(A, B, 2, 1440), ipv4(A, B, 1, 1440)),
+        (ipv6("fd00:9:1::1", "fd00:9:2::1", 64, 1280), ipv6("fd00:9:1::1", "fd00:9:2::1", 63, 1280)),
+    ] {
+        let out = hub.pass(&[hub.seal(0, &packet)]);
+        assert_eq!(delivered(&hub, &out), vec![(1, older)]);
+    }
+    let row = hub.journey.rows.site(SiteSlot(0));
+    assert_eq!((row.rx_packets.read(), row.rx_bytes.read()), (3, 100 + 1440 + 1280));
+    let row = hub.journey.rows.site(SiteSlot(1));
+    assert_eq!((row.tx_packets.read(), row.tx_bytes.read()), (3, 100 + 1440 + 1280));
+    assert_eq!(hub.drops(), vec![]);
+}
+
+#[test]
+fn tenants_with_the_same_addresses_never_meet() {
+    let mut hub = twins();
+    let frames: Vec<_> = [0, 2, 0, 2].map(|site| hub.seal(site, &ipv4(A, B, 64, 200))).into();
+    let out = hub.pass(&frames);
+    let sites: Vec<_> = delivered(&hub, &out).into_iter().map(|(site, _)| site).collect();
+    assert_eq!(sites, vec![1, 3, 1, 3], "order kept, each to its own tenant");
+}
+
+#[test]
+fn a_site_may_send_to_itself() {
+    let mut hub = twins();
+    let out = hub.pass(&[hub.seal(0, &ipv4(A, [10, 9, 1, 2], 64, 100))]);
+    assert_eq!(delivered(&hub, &out)[0].0, 0);
+}
+
+#[test]
+fn what_is_refused_has_its_reason() {
+    let mut hub = twins();
+    let seal = |hub: &Rehearsal, packet: Vec<u8>| hub.seal(0, &packet);
+    let mut wrong_version = ipv4(A, B, 64, 100);
+    wrong_version[0] = 0x55;
+    let mut longer_than_it_is = ipv4(A, B, 64, 100);
+    longer_than_it_is[2..4].copy_from_slice(&2000u16.to_be_bytes());
+    let mut bad_sum = ipv4(A, B, 64, 100);
+    bad_sum[10] ^= 1;
+    for (packet, reason) in [
+        (ipv4(B, A, 64, 100), DropReason::SourceNotAllowed),
+        (ipv4([10, 9, 3, 1], B, 64, 100), DropReason::SourceNotAllowed),
+        (ipv6("fd00:9:2::1", "fd00:9:1::1", 64, 100), DropReason::SourceNotAllowed),
+        (ipv4(A, [10, 9, 3, 1], 64, 100), DropReason::NoRoute),
+        (ipv4(A, [224, 0, 0, 1], 64, 100), DropReason::NoRoute),
+        (ipv4(A, [192, 0, 2, 1], 64, 100), DropReason::NoRoute),
+        (ipv6("fd00:9:1::1", "ff02::1", 64, 100), DropReason::NoRoute),
+        (wrong_version, DropReason::InnerMalformed),
+        (longer_than_it_is, DropReason::InnerMalformed),
+        (bad_sum, DropReason::InnerMalformed),
+        (vec![0x45; 3], DropReason::InnerMalformed),
+    ] {
+        let frame = seal(&hub, packet.clone());
+        assert_eq!(dropped_for(&mut hub, frame), reason, "{packet:x?}");
+    }
+}
+
+#[test]
+fn what_is_no_data_message_of_a_live_session_has_its_reason() {
+    let mut hub = twins();
+    let good = hub.seal(0, &ipv4(A, B, 64, 100));
+    let changed = |at: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[at] ^= value;
+        frame
+    };
+    assert_eq!(dropped_for(&mut hub, changed(good.len() - 1, 1)), DropReason::AuthFailed);
+    assert_eq!(dropped_for(&mut hub, changed(42 + 16, 1)), DropReason::AuthFailed);
+    assert_eq!(dropped_for(&mut hub, changed(42 + 8, 1)), DropReason::AuthFailed);
+    assert_eq!(dropped_for(&mut hub, changed(42 + 15, 1)), DropReason::CounterLimit);
+    assert_eq!(dropped_for(&mut hub, changed(42 + 4, 0xf0)), DropReason::SessionUnknown);
+    assert_eq!(dropped_for(&mut hub, changed(42, 8)), DropReason::OuterNotWireguard);
+    assert_eq!(dropped_for(&mut hub, changed(16, 1)), DropReason::OuterMalformed);
+    assert_eq!(dropped_for(&mut hub, good[..60].to_vec()), DropReason::OuterMalformed);
+    assert_eq!(hub.pass(std::slice::from_ref(&good)).len(), 1, "the message itself is good");
+    assert_eq!(dropped_for(&mut hub, good), DropReason::CounterReplayed);
+    let old = hub.seal(0, &ipv4(A, B, 64, 100));
+    hub.now = Time(hub.now.0 + 180_000_000_000);
+    assert_eq!(dropped_for(&mut hub, old), DropReason::SessionExpired);
+}
+
+#[test]
+fn a_duplicate_in_the_same_batch_is_taken_once() {
+    let mut hub = twins();
+    let frame = hub.seal(0, &ipv4(A, B, 64, 100));
+    assert_eq!(hub.pass(&[frame.clone(), frame.clone(), frame]).len(), 1);
+    assert_eq!(hub.drops(), vec![(DropReason::CounterReplayed, 2)]);
+}
+
+#[test]
+fn a_last_hop_and_a_packet_too_long_are_answered_by_icmp() {
+    let mut hub = twins();
+    for (packet, icmp_type) in [
+        (ipv4(A, B, 1, 100), 11),
+        (ipv6("fd00:9:1::1", "fd00:9:2::1", 1, 100), 3),
+        (ipv4(A, B, 64, 1441), 3),
+        (ipv6("fd00:9:1::1", "fd00:9:2::1", 64, 1441), 2),
+    ] {
+        let out = hub.pass(&[hub.seal(0, &packet)]);
+        let (site, answer) = delivered(&hub, &out).remove(0);
+        let header = if answer[0] >> 4 == 4 { 20 } else { 40 };
+        assert_eq!((site, answer[header]), (0, icmp_type));
+        assert_eq!(Inner::parse(&answer).unwrap().destination, Inner::parse(&packet).unwrap().source);
+    }
+    assert_eq!(hub.drops(), vec![(DropReason::TtlExpired, 2), (DropReason::TooLarge, 2)]);
+    assert_eq!(hub.journey.rows.turns.generated.read(), 4);
+}
+
+#[test]
+fn icmp_is_bounded() {
+    let mut hub = twins();
+    let frames: Vec<_> = (0..500).map(|_| hub.seal(0, &ipv4(A, B, 1, 100))).collect();
+    let out = hub.pass(&frames);
+    assert_eq!(out.len() as u64, ekiden_dataplane::tenants::ICMP_BURST);
+    assert_eq!(hub.drops(), vec![(DropReason::TtlExpired, 500), (DropReason::IcmpRate, 400)]);
+    let (pool, all) = hub.census();
+    assert_eq!(pool, all);
+}
+
+#[test]
+fn a_keepalive_ends_here_and_shows_that_its_site_lives() {
+    let mut hub = twins();
+    hub.now = Time(77_000_000_000);
+    assert!(hub.pass(&[hub.seal(0, &[])]).is_empty());
+    let row = hub.journey.rows.site(SiteSlot(0));
+    assert_eq!((row.rx_keepalives.read(), row.rx_packets.read()), (1, 0));
+    assert_eq!((row.any_received_at.read(), row.data_received_at.read()), (77_000_000_000, 0));
+    assert_eq!(hub.drops(), vec![]);
+}
+
+#[test]
+fn a_site_without_a_session_gets_its_packets_in_order_once_it_has_one() {
+    let mut hub = twins();
+    let session = hub.journey.sites.at_mut(SiteSlot(1)).sending.take().unwrap();
+    let frames: Vec<_> = (0..70u8).map(|n| hub.seal(0, &ipv4(A, [10, 9, 2, n], 64, 100))).collect();
+    assert!(hub.pass(&frames).is_empty());
+    assert_eq!(hub.events(), vec![Event::Wanted(SiteSlot(1))], "told once");
+    assert_eq!(hub.drops(), vec![(DropReason::StagedOverflow, 6)]);
+    obey(&mut hub, Order::Use(session));
+    let out = hub.leave();
+    let order: Vec<_> = delivered(&hub, &out).iter().map(|(_, packet)| packet[19]).collect();
+    assert_eq!(order, (6..70).collect::<Vec<u8>>(), "the oldest gave way, the order is kept");
+    let (pool, all) = hub.census();
+    assert_eq!(pool, all);
+}
+
+#[test]
+fn what_waited_in_vain_is_dropped_and_the_next_packet_asks_again() {
+    let mut hub = twins();
+    hub.journey.sites.at_mut(SiteSlot(1)).sending = None;
+    hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]);
+    obey(&mut hub, Order::GiveUp(SiteSlot(1)));
+    assert_eq!(hub.drops(), vec![(DropReason::SiteDown, 1)]);
+    hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]);
+    assert_eq!(hub.events(), vec![Event::Wanted(SiteSlot(1)), Event::Wanted(SiteSlot(1))]);
+}
+
+#[test]
+fn a_way_that_is_blocked_says_why() {
+    let mut hub = twins();
+    for reason in [DropReason::SiteNoEndpoint, DropReason::NextHopUnresolved, DropReason::UnderlayNoRoute, DropReason::PortDown] {
+        obey(&mut hub, Order::Way(SiteSlot(1), Way { ends: None, out: Err(reason) }));
+        let frame = hub.seal(0, &ipv4(A, B, 64, 100));
+        assert_eq!(dropped_for(&mut hub, frame), reason);
+    }
+}
+
+#[test]
+fn a_site_that_moved_is_told_of_once_until_control_answers() {
+    let mut hub = twins();
+    let elsewhere = "198.51.100.9:4242".parse().unwrap();
+    obey(&mut hub, Order::Way(SiteSlot(0), way_to(elsewhere)));
+    let frames: Vec<_> = (0..3).map(|_| hub.seal(0, &ipv4(A, B, 64, 100))).collect();
+    assert_eq!(hub.pass(&frames).len(), 3, "moving stops nothing");
+    let events = hub.events();
+    let [Event::Moved { site: SiteSlot(0), counter: 0, remote, local, .. }] = events[..] else { panic!("{events:?}") };
+    assert_eq!((remote, local), (hub.far[0].remote, "192.0.2.1".parse().unwrap()));
+    // A forged frame from a third place moves nobody.
+    let mut forged = hub.seal(0, &ipv4(A, B, 64, 100));
+    *forged.last_mut().unwrap() ^= 1;
+    hub.pass(&[forged]);
+    assert_eq!(hub.events(), vec![]);
+}
+
+#[test]
+fn a_session_published_in_the_middle_of_a_batch_is_found() {
+    let mut hub = twins();
+    let frame = hub.seal(0, &ipv4(A, B, 64, 100));
+    let index = hub.far[0].session.remote_index();
+    let session = hub.journey.sites.at(SiteSlot(0)).sending.clone().unwrap();
+    hub.journey.sessions.withdraw(index);
+    assert_eq!(dropped_for(&mut hub, frame), DropReason::SessionUnknown);
+    let frame = hub.seal(0, &ipv4(A, B, 64, 100));
+    hub.control.send(Order::Publish(session));
+    assert_eq!(hub.pass(&[frame]).len(), 1, "the order was there before the frame");
+}
+
+#[test]
+fn a_withdrawn_session_is_gone_and_nothing_is_sent_with_it() {
+    let mut hub = twins();
+    let index = hub.far[1].session.remote_index();
+    obey(&mut hub, Order::Withdraw { site: SiteSlot(1), index });
+    let frame = hub.seal(1, &ipv4(B, A, 64, 100));
+    assert_eq!(dropped_for(&mut hub, frame), DropReason::SessionUnknown);
+    hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]);
+    assert_eq!(hub.events(), vec![Event::Wanted(SiteSlot(1))]);
+}
+
+#[test]
+fn a_handshake_message_goes_to_control_as_it_came() {
+    let mut hub = twins();
+    let mut message = vec![1, 0, 0, 0];
+    message.resize(148, 7);
+    let frame = hub.frame(0, &message);
+    assert!(hub.pass(std::slice::from_ref(&frame)).is_empty());
+    let parcel = hub.control.parcel().expect("a parcel");
+    assert_eq!(parcel.frame(), frame);
+    hub.control.recycle(parcel);
+    assert_eq!((hub.journey.rows.turns.to_control.read(), hub.drops()), (1, vec![]));
+}
+
+#[test]
+fn old_bytes_of_a_chunk_never_leave_it() {
+    let mut hub = twins();
+    const POISON: u8 = 0xdb;
+    for frame in &mut hub.journey.pool {
+        frame.reset(0, 2048);
+        frame.bytes_mut().fill(POISON);
+    }
+    for len in (28..1440).step_by(7) {
+        let mut packet = ipv4(A, B, 64, len);
+        packet[20..].fill(0);
+        let out = hub.pass(&[hub.seal(0, &packet)]);
+        let (_, packet) = hub.open(&out[0]).unwrap();
+        assert!(!packet.windows(3).any(|bytes| bytes == [POISON; 3]), "length {len}");
+        let outer = Outer::parse(&out[0]).unwrap();
+        assert_eq!(outer.payload.end, out[0].len(), "bytes behind the datagram");
+    }
+}
+
+#[test]
+fn outer_congestion_reaches_the_inner_packet_or_drops_it() {
+    let mut hub = twins();
+    let mark = |frame: &mut Vec<u8>, tos: u8| {
+        frame[15] = tos;
+        frame[24..26].fill(0);
+        let sum = wire::checksum::Sum::ZERO.bytes(&frame[14..34]).finish();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    };
+    let mut frame = hub.seal(0, &ipv4(A, B, 64, 100));
+    mark(&mut frame, 3);
+    assert_eq!(dropped_for(&mut hub, frame), DropReason::EcnNotCapable);
+    let mut capable = ipv4(A, B, 64, 100);
+    wire::ecn::set(&mut capable, wire::Ecn::Ect0);
+    let mut frame = hub.seal(0, &capable);
+    mark(&mut frame, 3);
+    let out = hub.pass(&[frame]);
+    assert_eq!(Inner::parse(&delivered(&hub, &out)[0].1).unwrap().ecn, wire::Ecn::Ce);
+    assert_eq!(Outer::parse(&out[0]).unwrap().ecn, wire::Ecn::Ce, "and the next path's");
+}
