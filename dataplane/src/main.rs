@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use ekiden_dataplane as ekiden;
+use ekiden_dataplane::config::{Machine, validate_machine};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,7 +63,9 @@ fn main() -> ExitCode {
     match act(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "ekiden: {error:#}");
+            // Errors of a configuration name their file and line first, so that an editor finds the place.
+            let whose = if error.is::<ekiden::config::Errors>() { "" } else { "ekiden: " };
+            let _ = writeln!(std::io::stderr(), "{whose}{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -76,12 +79,27 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             ekiden::logging::init(run.log.as_deref())?;
             let Run { config, run_dir, state_dir, pin_dir, .. } = run;
             let desired = ekiden::config::load(&config)?;
-            ekiden::start::run(desired, &ekiden::start::Places { config, run: run_dir, state: state_dir, pins: pin_dir })?;
+            ekiden::start::run(
+                desired,
+                &ekiden::start::Places { config, run: run_dir, state: state_dir, pins: pin_dir },
+            )?;
         }
         Command::Check { config } => {
             let desired = ekiden::config::load(&config)?;
             let sites: usize = desired.tenants.iter().map(|tenant| tenant.sites.len()).sum();
-            writeln!(out, "{}: {} tenants, {sites} sites, {} ports: good", config.display(), desired.tenants.len(), desired.ports.len())?;
+            // What this machine lacks is no fault of a file that may be for another.
+            if let Err(notes) =
+                Machine::this().map_err(anyhow::Error::from).and_then(|m| Ok(validate_machine(&desired, &m)?))
+            {
+                writeln!(std::io::stderr(), "on this machine it would not run:\n{notes:#}")?;
+            }
+            writeln!(
+                out,
+                "{}: {} tenants, {sites} sites, {} ports: good",
+                config.display(),
+                desired.tenants.len(),
+                desired.ports.len()
+            )?;
         }
         Command::Status(args) => ekiden::api::client::status_command(&args, &mut out)?,
         Command::SiteConfig(args) => ekiden::site_config::command(&args, &mut out, &mut std::io::stderr())?,

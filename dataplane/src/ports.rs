@@ -37,6 +37,8 @@ pub struct Ports {
     looks: u32,
     idle_since: Option<Instant>,
     kick_again: bool,
+    /// Packets in several buffers, and bad descriptors, that have been counted.
+    oddities: (u64, u64),
 }
 
 /// Makes packets of frames as they come out of a ring.
@@ -62,7 +64,7 @@ impl Ports {
         for (at, ring) in rings.iter().enumerate() {
             transmit[ring.port.index()].get_or_insert(at);
         }
-        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false }
+        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false, oddities: (0, 0) }
     }
 
     /// How many rings there are to receive from.
@@ -146,6 +148,7 @@ impl Ports {
         if now.duration_since(since) < SPIN {
             return;
         }
+        self.tally(rows);
         mail.bell.doze();
         if !mail.has_orders() {
             let bell = mail.bell.clone();
@@ -162,6 +165,23 @@ impl Ports {
         }
         mail.bell.wake();
         self.idle_since = None;
+    }
+
+    /// Counts what the kernel lost before the rings, and what it put there that is no packet.
+    pub fn tally(&mut self, rows: &stats::Rows) {
+        for (port, ring) in (0..).map(PortIndex).zip(&self.transmit) {
+            if ring.is_none() {
+                continue;
+            }
+            let of_port = self.rings.iter().filter(|ring| ring.port == port);
+            let lost = of_port.filter_map(|ring| ring.socket.statistics().ok()).map(|s| s.rx_dropped + s.rx_ring_full);
+            rows.port(port).ring_lost.set(lost.sum());
+        }
+        let counts = self.rings.iter().map(|ring| ring.socket.counts());
+        let now = counts.fold((0, 0), |(m, b), c| (m + c.multi_buffer_packets, b + c.bad_descriptors));
+        (self.oddities.0..now.0).for_each(|_| rows.hub.count(DropReason::MultiBuffer, 0));
+        (self.oddities.1..now.1).for_each(|_| rows.hub.count(DropReason::BadDescriptor, 0));
+        self.oddities = now;
     }
 
     /// Ends a rest: the next one begins with looking.

@@ -16,10 +16,10 @@ use crypto::aead::{Backend, Cipher, OpenJob, SealJob, TAG};
 use crypto::message::{self, DATA_HEADER};
 use crypto::{Role, Session, Time};
 use ipnet::IpNet;
+use stats::{Rows, Shape, Totals};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use stats::{Rows, Shape, Totals};
 use wire::{Outer, PortIndex, SiteSlot, Template, TenantSlot};
 
 /// Low bits of a receiver index that are its slot, here.

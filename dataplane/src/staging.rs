@@ -29,6 +29,11 @@ impl Shelf {
         self.packets.len()
     }
 
+    /// Whether the shelf is empty.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Parks a packet, and returns the one that had to make room: the oldest of the same site, of the same tenant, or of all.
     ///
     /// A full shelf costs one scan of at most [`IN_ALL`] packets; only a site without a session can cause it.
@@ -66,10 +71,5 @@ impl Shelf {
             self.tenants[tenant.index()] -= 1;
         }
         Some(packet)
-    }
-
-    /// Everything on the shelf, for the end of a worker.
-    pub fn drain(&mut self) -> impl Iterator<Item = Packet> + '_ {
-        self.packets.drain(..)
     }
 }

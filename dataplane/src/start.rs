@@ -93,7 +93,9 @@ impl Port {
         self.mode = attached.mode;
         if let Some(error) = attached.why_generic {
             let driver = &self.driver;
-            self.warnings.push(format!("the driver {driver} has no XDP of its own ({error}): generic mode, several times slower"));
+            self.warnings.push(format!(
+                "the driver {driver} has no XDP of its own ({error}): generic mode, several times slower"
+            ));
         }
         tracing::info!(
             "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}",
@@ -164,11 +166,11 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
     let steering = bpf::Steering::load(options)?;
-    let (ports, cores, mut sockets) = open_ports(&desired, &machine)?;
+    let Opened { ports, cores, mut rings } = open_ports(&desired, &machine)?;
 
     // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
     // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
-    for Ring { port, queue, socket } in sockets.iter().flatten() {
+    for Ring { port, queue, socket } in rings.iter().flatten() {
         steering.set_socket(port.0, *queue, socket.as_fd())?;
     }
 
@@ -201,7 +203,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             identification: 0,
             stopped: false,
         };
-        let worker = Worker::new(Ports::new(std::mem::take(&mut sockets[w]), ports.len()), journey);
+        let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey);
         let thread = std::thread::Builder::new().name(format!("worker-{w}")).spawn(move || {
             let mut set = CpuSet::new();
             set.set(core);
@@ -216,7 +218,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let names: Vec<_> = ports.iter().map(|port| (port.index, port.name.clone())).collect();
-        let underlay = Underlay::open(names, desired.hub.listen_port.get()).context("could not follow the kernel's routing")?;
+        let underlay =
+            Underlay::open(names, desired.hub.listen_port.get()).context("could not follow the kernel's routing")?;
         let reserved = Reserved::new(desired.hub.listen_port.get());
         let _api = Api::start(&claim, request_in)?;
         let facts = Facts {
@@ -253,8 +256,15 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     result
 }
 
-/// A packet memory and a socket on every queue of every port, and for each worker the core and the sockets that it has.
-fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<(Vec<Port>, Vec<usize>, Vec<Vec<Ring>>)> {
+/// What the ports gave: themselves, and for each worker its core and its sockets.
+struct Opened {
+    ports: Vec<Port>,
+    cores: Vec<usize>,
+    rings: Vec<Vec<Ring>>,
+}
+
+/// Opens packet memory, and a socket on every queue of every port.
+fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
     let mut devices = Vec::new();
     for port in &desired.ports {
         devices.push(Device::find(&port.name).with_context(|| format!("port {}", port.name))?);
@@ -271,9 +281,11 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<(Vec<Port>
 
     let largest = devices.iter().map(|device| device.mtu).max().unwrap_or_default();
     let chunk_size = match HEADROOM + wire::ethernet::HEADER + largest as usize + GROWTH {
-        ..=2048 => 2048,
-        ..=4096 => 4096,
-        _ => bail!("a port has an MTU of {largest}, and a frame must fit one chunk of 4096 bytes: set it to 3500 or less"),
+        0..=2048 => 2048,
+        2049..=4096 => 4096,
+        _ => bail!(
+            "a port has an MTU of {largest}, and a frame must fit one chunk of 4096 bytes: set it to 3500 or less"
+        ),
     };
     let sockets: u32 = devices.iter().map(queues).sum();
     let chunks = sockets * CHUNKS_PER_SOCKET + workers as u32 * chunks_per_worker(devices.len() as u32);
@@ -323,7 +335,7 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<(Vec<Port>
             rings[queue % workers].push(Ring { port: index, queue: queue as u32, socket });
         }
     }
-    Ok((ports, cores, rings))
+    Ok(Opened { ports, cores, rings })
 }
 
 /// The sockets of all ports, in the order of their queues. The first registers the memory, the others share it.

@@ -55,6 +55,11 @@ impl Worker {
     pub fn turn(&mut self) -> bool {
         let now = clock::now();
         let Self { ports, journey } = self;
+        let turns = &journey.rows.turns.turns;
+        turns.add(1);
+        if turns.read().is_multiple_of(TALLY) {
+            ports.tally(&journey.rows);
+        }
         let mut busy = journey.obey(now, ports);
         ports.reclaim(&mut journey.pool, &journey.rows);
         for ring in 0..ports.rings() {
@@ -76,6 +81,9 @@ impl Worker {
         busy
     }
 }
+
+/// Turns after which even a busy worker asks the kernel what it lost: some milliseconds.
+const TALLY: u64 = 4096;
 
 /// Everything between receive and transmit, with the private tables it needs.
 pub struct Journey {
@@ -287,7 +295,7 @@ impl Journey {
                 continue;
             }
             let Ok(path) = &self.sites.at(packet.to).way.out else { continue };
-            let mtu = path.payload_max as u16;
+            let mtu = path.payload_max;
             if packet.inner_len > mtu {
                 // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).
                 self.answer(packet, DropReason::TooLarge, Answer::TooBig { mtu }, now);

@@ -211,7 +211,9 @@ fn what_waited_in_vain_is_dropped_and_the_next_packet_asks_again() {
 #[test]
 fn a_way_that_is_blocked_says_why() {
     let mut hub = twins();
-    for reason in [DropReason::SiteNoEndpoint, DropReason::NextHopUnresolved, DropReason::UnderlayNoRoute, DropReason::PortDown] {
+    for reason in
+        [DropReason::SiteNoEndpoint, DropReason::NextHopUnresolved, DropReason::UnderlayNoRoute, DropReason::PortDown]
+    {
         obey(&mut hub, Order::Way(SiteSlot(1), Way { ends: None, out: Err(reason) }));
         let frame = hub.seal(0, &ipv4(A, B, 64, 100));
         assert_eq!(dropped_for(&mut hub, frame), reason);

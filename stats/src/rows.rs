@@ -29,7 +29,7 @@ impl Counter {
 
 /// What one worker did for one site. Inner bytes are IP lengths, as they are billed; outer bytes are whole frames.
 #[derive(Default, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct SiteRow {
     /// Packets from the site that were opened and accepted, keepalives not among them.
     pub rx_packets: Counter,
@@ -37,20 +37,22 @@ pub struct SiteRow {
     pub rx_bytes: Counter,
     /// Bytes of all frames accepted from the site, keepalives too, Ethernet header included.
     pub rx_outer_bytes: Counter,
+    /// Keepalives accepted.
+    pub rx_keepalives: Counter,
+    /// When the site last sent a packet with content: nanoseconds since boot, 0 for never.
+    pub data_received_at: Counter,
+    /// When anything authenticated last came from the site.
+    pub any_received_at: Counter,
+    /// Two words of rest, so that what is sent has a cache line of its own.
+    _rest: [u64; 2],
     /// Packets sealed for the site, keepalives not among them.
     pub tx_packets: Counter,
     /// Their inner IP bytes.
     pub tx_bytes: Counter,
     /// Bytes of all frames sent to the site, keepalives too, Ethernet header included.
     pub tx_outer_bytes: Counter,
-    /// Keepalives accepted.
-    pub rx_keepalives: Counter,
     /// Keepalives sent.
     pub tx_keepalives: Counter,
-    /// When the site last sent a packet with content: nanoseconds since boot, 0 for never.
-    pub data_received_at: Counter,
-    /// When anything authenticated last came from the site.
-    pub any_received_at: Counter,
     /// When a packet with content was last sealed for the site.
     pub data_sent_at: Counter,
     /// When anything was last sealed for the site.
@@ -98,6 +100,9 @@ pub struct PortRow {
     pub rx_bytes: Counter,
     /// Frames that the kernel reported complete.
     pub completed_frames: Counter,
+    /// Frames that XDP gave to this worker's sockets and that the kernel lost before the ring (`XDP_STATISTICS`): no free
+    /// chunk, or a full ring. As of the last time that the worker was idle, or 4,096 turns ago at the most.
+    pub ring_lost: Counter,
     /// Frames put into transmit rings.
     pub tx_frames: Counter,
     /// Their bytes.
@@ -108,6 +113,8 @@ pub struct PortRow {
 #[derive(Default, Debug)]
 #[repr(align(64))]
 pub struct LoopRow {
+    /// Turns of the loop; a worker that is alive makes one a second at the least.
+    pub turns: Counter,
     /// Batches that were not empty.
     pub batches: Counter,
     /// Frames in them.
@@ -231,7 +238,8 @@ mod tests {
     #[test]
     fn rows_of_different_owners_share_no_cache_line() {
         assert_eq!(std::mem::align_of::<SiteRow>(), 64);
-        assert_eq!(std::mem::size_of::<SiteRow>() % 64, 0);
+        assert_eq!(std::mem::size_of::<SiteRow>(), 128);
+        assert_eq!(std::mem::offset_of!(SiteRow, tx_packets), 64, "a line for each direction");
         assert_eq!(std::mem::size_of::<DropRow>() % 64, 0);
     }
 

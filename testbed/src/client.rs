@@ -218,7 +218,10 @@ impl Site {
             words.extend(["endpoint", &endpoint, "persistent-keepalive", &keepalive]);
         }
         self.set(&words)?;
-        self.bring_up(&[format!("{}/24", self.v4()), format!("{}/64", self.v6())], &["10.9.0.0/16", "192.0.0.8/32", "fd00:9::/32"])
+        self.bring_up(
+            &[format!("{}/24", self.v4()), format!("{}/64", self.v6())],
+            &["10.9.0.0/16", "192.0.0.8/32", "fd00:9::/32"],
+        )
     }
 
     /// Starts the client, and waits until it can be set up.
@@ -235,7 +238,8 @@ impl Site {
         // Some make the socket before they listen.
         until_true(&format!("{} can be set up", self.label()), || {
             process.must_be_alive()?;
-            Ok(socket.exists() && self.namespace().command("wg").args(["show", &self.interface]).output()?.status.success())
+            Ok(socket.exists()
+                && self.namespace().command("wg").args(["show", &self.interface]).output()?.status.success())
         })?;
         self.process = Some(process);
         Ok(())

@@ -51,7 +51,15 @@ impl Hub {
         let directory = lab.directory().to_owned();
         let config = directory.join("hub.toml");
         fs::write(&config, configuration(world, settings, sites)?)?;
-        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, systemd: None, starts: 0 })
+        Ok(Self {
+            namespace: world.hub.clone(),
+            pins: lab.pins(),
+            directory,
+            config,
+            process: None,
+            systemd: None,
+            starts: 0,
+        })
     }
 
     /// A hub that runs, with sites that have started and have a session with it.
@@ -76,7 +84,8 @@ impl Hub {
         let [run, state] = ["run", "state"].map(|name| self.directory.join(name));
         let text = |path: &Path| path.display().to_string();
         let binary = text(binary()?);
-        let (config, run, state, pins, notify) = (text(&self.config), text(&run), text(&state), text(&self.pins), text(&path));
+        let (config, run, state, pins, notify) =
+            (text(&self.config), text(&run), text(&state), text(&self.pins), text(&path));
         let mut words = vec![binary.as_str(), "run", "--config", &config];
         words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
         let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;

@@ -103,9 +103,7 @@ fn sweep() {
 }
 
 fn remove_orphans() {
-    for (directory, prefix) in
-        [(NAMESPACES, PREFIX), (BPFFS, PREFIX), (TEMPORARY, PREFIX), (UAPI, INTERFACE_PREFIX)]
-    {
+    for (directory, prefix) in [(NAMESPACES, PREFIX), (BPFFS, PREFIX), (TEMPORARY, PREFIX), (UAPI, INTERFACE_PREFIX)] {
         let Ok(entries) = fs::read_dir(directory) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -54,10 +54,14 @@ impl World {
         inet.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         lab.wire((&hub, "d0"), (&inet, "h0"), queues)?;
         lab.wire((&hub, "d1"), (&inet, "h1"), queues)?;
-        for (interface, v4, v6) in [("d0", "192.0.2.1/24", "2001:db8::1/64"), ("d1", "203.0.113.1/24", "2001:db8:0:1::1/64")] {
+        for (interface, v4, v6) in
+            [("d0", "192.0.2.1/24", "2001:db8::1/64"), ("d1", "203.0.113.1/24", "2001:db8:0:1::1/64")]
+        {
             add_addresses(&hub, interface, v4, v6)?;
         }
-        for (interface, v4, v6) in [("h0", "192.0.2.254/24", "2001:db8::fe/64"), ("h1", "203.0.113.254/24", "2001:db8:0:1::fe/64")] {
+        for (interface, v4, v6) in
+            [("h0", "192.0.2.254/24", "2001:db8::fe/64"), ("h1", "203.0.113.254/24", "2001:db8:0:1::fe/64")]
+        {
             add_addresses(&inet, interface, v4, v6)?;
         }
         hub.ip("route add default via 192.0.2.254 dev d0")?;
@@ -72,7 +76,12 @@ impl World {
         let number = self.hosts;
         let host = Host { namespace: lab.namespace(name)?, uplink: format!("s{number}"), number };
         lab.wire((&host.namespace, "w0"), (&self.inet, &host.uplink), self.queues)?;
-        add_addresses(&self.inet, &host.uplink, &format!("198.18.{number}.1/24"), &format!("2001:db8:18:{number:x}::1/64"))?;
+        add_addresses(
+            &self.inet,
+            &host.uplink,
+            &format!("198.18.{number}.1/24"),
+            &format!("2001:db8:18:{number:x}::1/64"),
+        )?;
         let (v4, v6) = (host.address(false, 2), host.address(true, 2));
         add_addresses(&host.namespace, "w0", &format!("{v4}/24"), &format!("{v6}/64"))?;
         host.namespace.ip(&format!("route add default via 198.18.{number}.1"))?;
@@ -117,7 +126,8 @@ impl KeyPair {
 
 /// Runs a command of `wg` that makes one line, of another or of nothing.
 pub fn wg(command: &str, input: &str) -> Result<String> {
-    let mut child = Command::new("wg").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("wg")?;
+    let mut child =
+        Command::new("wg").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("wg")?;
     let mut pipe = child.stdin.take().context("stdin is a pipe")?;
     if !input.is_empty() {
         writeln!(pipe, "{input}")?;

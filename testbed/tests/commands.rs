@@ -30,7 +30,9 @@ fn check_says_everything_that_is_wrong_and_where() -> Result<()> {
         ensure!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let line = |needle: &str| 1 + wrong.lines().position(|line| line.contains(needle)).expect("it is there");
-        for (at, what) in [(line("10.9.1.7/24"), "10.9.1.7/24"), (line("16777216"), "16777216"), (line("colour"), "colour")] {
+        for (at, what) in
+            [(line("10.9.1.7/24"), "10.9.1.7/24"), (line("16777216"), "16777216"), (line("colour"), "colour")]
+        {
             let place = format!("hub.toml:{at}");
             ensure!(said.lines().any(|line| line.contains(&place) && line.contains(what)), "{place} {what}: {said}");
         }
@@ -49,7 +51,11 @@ fn status_tells_what_the_hub_knows() -> Result<()> {
 
         let status = hub.status()?;
         let report = &status.0;
-        ensure!(report["hub"]["name"] == "lab" && report["hub"]["public_key"] == *world.key.public, "{}", report["hub"]);
+        ensure!(
+            report["hub"]["name"] == "lab" && report["hub"]["public_key"] == *world.key.public,
+            "{}",
+            report["hub"]
+        );
         ensure!(report["hub"]["pid"] == hub.process()?.pid());
         for (at, name, address) in [(0, "d0", "192.0.2.1"), (1, "d1", "203.0.113.1")] {
             let port = &report["ports"][at];

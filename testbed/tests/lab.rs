@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use ekiden_testbed::{Lab, Site, Tap, World, probe::ping, Plan};
+use ekiden_testbed::{Lab, Plan, Site, Tap, World, probe::ping};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Everything on this machine that carries a maker's process id in its name.
@@ -37,7 +37,8 @@ fn a_lab_is_a_network_and_goes_without_a_trace() -> Result<()> {
     let mut lab = Lab::new()?;
     let name = lab.directory().file_name().context("a name")?.to_string_lossy().into_owned();
     let mut world = World::new(&mut lab)?;
-    let mut sites = [("a", 1), ("b", 2)].into_iter().map(|(name, net)| Site::new(&mut lab, &mut world, Plan::new(1, name, net)));
+    let mut sites =
+        [("a", 1), ("b", 2)].into_iter().map(|(name, net)| Site::new(&mut lab, &mut world, Plan::new(1, name, net)));
     let (mut a, b) = (sites.next().context("a")??, sites.next().context("b")??);
     drop(sites);
     a.start()?;
@@ -54,8 +55,10 @@ fn a_lab_is_a_network_and_goes_without_a_trace() -> Result<()> {
     let interface = a.interface.clone();
     ensure!(Path::new(&format!("/var/run/wireguard/{interface}.sock")).exists());
     drop((a, b, world, lab));
-    let left: Vec<String> =
-        traces(std::process::id())?.into_iter().filter(|trace| trace.contains(&name) || trace.contains(&interface)).collect();
+    let left: Vec<String> = traces(std::process::id())?
+        .into_iter()
+        .filter(|trace| trace.contains(&name) || trace.contains(&interface))
+        .collect();
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }
@@ -76,7 +79,9 @@ fn the_demo_cleans_up_after_ctrl_c() -> Result<()> {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo")).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let maker = demo.id();
     let mut lines = BufReader::new(demo.stdout.take().context("a pipe")?).lines();
-    lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("All four sites"))).context("the demo has come so far")??;
+    lines
+        .find(|line| line.as_ref().is_ok_and(|line| line.contains("All four sites")))
+        .context("the demo has come so far")??;
     let before = traces(maker)?;
     ensure!(before.len() > 10, "there is something to clean up: {before:?}");
     kill_process(Pid::from_child(&demo), Signal::INT)?;

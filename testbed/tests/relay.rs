@@ -21,7 +21,8 @@ fn two_sites(lab: &mut lab::Lab, settings: &Settings) -> Result<(World, Hub, Vec
 
 /// Exactly these drops since `before`, and no other: waited for, since what is on its way is not counted yet.
 fn exactly(hub: &Hub, before: &Status, expected: &[(&str, u64)]) -> Result<()> {
-    let expected: BTreeMap<String, u64> = expected.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+    let expected: BTreeMap<String, u64> =
+        expected.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
     let mut last = BTreeMap::new();
     let result = until_true("the drops are counted", || {
         last = hub.status()?.drops_since(before);
@@ -163,7 +164,8 @@ fn an_initiation_works_once() -> Result<()> {
         let before = hub.status()?;
         attacker.repeat(&copied, 1)?;
         exactly(&hub, &before, &[("handshake_replayed", 1)])?;
-        let answers = |seen: &ekiden_testbed::Seen| message(&seen.bytes).is_some_and(|m| m.kind == Kind::Response as u8);
+        let answers =
+            |seen: &ekiden_testbed::Seen| message(&seen.bytes).is_some_and(|m| m.kind == Kind::Response as u8);
         ensure!(tap.count(answers)? == 0, "a replayed initiation was answered");
         must_ping_both_ways(&sites[0], &sites[1])
     })

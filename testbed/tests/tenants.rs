@@ -32,7 +32,8 @@ fn packets_arrive_in_their_own_tenant_alone() -> Result<()> {
                 }
                 let to = sites.iter().find(|site| site.plan.net == net).expect("a site has this net").inner();
                 let to = if version == 4 { to[0] } else { to[1] };
-                let mark = format!("{:016x}", 0xec1d_e400_0000_0000 | (from << 16 | version << 8 | net as usize) as u64);
+                let mark =
+                    format!("{:016x}", 0xec1d_e400_0000_0000 | (from << 16 | version << 8 | net as usize) as u64);
                 let pings = ping(source.namespace(), to, &["-c", "2", "-i", "0.05", "-W", "1", "-p", &mark])?;
                 let own = sites.iter().position(|site| site.plan.tenant == source.plan.tenant && site.plan.net == net);
                 ensure!(pings.received == if own.is_some() { 2 } else { 0 }, "{}: {}", source.label(), pings.text);
@@ -43,7 +44,8 @@ fn packets_arrive_in_their_own_tenant_alone() -> Result<()> {
         // Every tap sees the requests that are for its site, and no other's. That it would is shown by those that it sees.
         let seen = taps.iter().map(Tap::drain).collect::<Result<Vec<_>>>()?;
         for (mark, own, from) in &sent {
-            let bytes: Vec<u8> = (0..8).map(|i| u8::from_str_radix(&mark[2 * i..2 * i + 2], 16).expect("hex")).collect();
+            let bytes: Vec<u8> =
+                (0..8).map(|i| u8::from_str_radix(&mark[2 * i..2 * i + 2], 16).expect("hex")).collect();
             for (at, frames) in seen.iter().enumerate() {
                 let arrived = frames.iter().filter(|frame| !frame.outgoing && frame.contains(&bytes)).count();
                 // Requests at the destination, replies where they came from.

@@ -79,7 +79,8 @@ fn a_narrow_path_is_learnt_and_told() -> Result<()> {
         })?;
         ensure!(hub.status()?.site(b)?["path"]["mtu"] == 1400, "{}", hub.status()?.site(b)?);
         ensure!(hub.status()?.drops().get("too_large") >= Some(&1));
-        let pings = ping(a.namespace(), b.v4().into(), &["-c", "3", "-i", "0.05", "-W", "5", "-s", "1292", "-M", "do"])?;
+        let pings =
+            ping(a.namespace(), b.v4().into(), &["-c", "3", "-i", "0.05", "-W", "5", "-s", "1292", "-M", "do"])?;
         ensure!(pings.all(), "{}", pings.text);
         Ok(())
     })

@@ -48,7 +48,10 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
         }
         must_ping_both_ways(&sites[0], &sites[1])?;
         let drops = hub.status()?.drops();
-        ensure!(!drops.keys().any(|reason| reason.starts_with("counter") || reason.starts_with("session")), "{drops:?}");
+        ensure!(
+            !drops.keys().any(|reason| reason.starts_with("counter") || reason.starts_with("session")),
+            "{drops:?}"
+        );
         Ok(())
     })
 }

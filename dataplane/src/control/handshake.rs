@@ -5,9 +5,9 @@ use super::{Control, Endpoint};
 use crate::clock;
 use crate::mailbox::{Order, Parcel};
 use crate::reassembly::Outcome;
+use crypto::HandshakeError;
 use crypto::cookie::Verdict;
 use crypto::message::{self, Kind, Outgoing};
-use crypto::HandshakeError;
 use crypto::peer::Action;
 use std::time::Duration;
 use wire::{DropReason, HANDSHAKE_TOS, Malformed, Outer, PortIndex, SiteSlot, Template};
@@ -39,13 +39,7 @@ impl Control {
         }
     }
 
-    fn handshake(
-        &mut self,
-        worker: usize,
-        parcel: &Parcel,
-        outer: &Outer,
-        datagram: &[u8],
-    ) -> Result<(), DropReason> {
+    fn handshake(&mut self, worker: usize, parcel: &Parcel, outer: &Outer, datagram: &[u8]) -> Result<(), DropReason> {
         let now = clock::now();
         let kind = message::kind(datagram).ok_or(DropReason::OuterNotWireguard)?;
         if self.workers[worker].0.parcels_waiting() >= LOADED {
@@ -70,12 +64,14 @@ impl Control {
             Kind::Initiation => {
                 let opened = crypto::open_initiation(&self.identity, datagram).map_err(refused)?;
                 let slot = *self.by_key.get(opened.remote()).ok_or(DropReason::HandshakePeerUnknown)?;
-                let (result, actions) = self.ask(slot, |peer, identity, cx, out| peer.on_initiation(identity, opened, cx, out));
+                let (result, actions) =
+                    self.ask(slot, |peer, identity, cx, out| peer.on_initiation(identity, opened, cx, out));
                 self.heard_handshake(slot, endpoint, result, actions)
             }
             Kind::Response => {
                 let slot = self.answered(datagram)?;
-                let (result, actions) = self.ask(slot, |peer, identity, cx, out| peer.on_response(identity, datagram, cx, out));
+                let (result, actions) =
+                    self.ask(slot, |peer, identity, cx, out| peer.on_response(identity, datagram, cx, out));
                 self.heard_handshake(slot, endpoint, result, actions)
             }
             Kind::Cookie => {

@@ -26,7 +26,7 @@ use crate::reassembly::Reassembly;
 use crate::reserve::Reserved;
 use crate::state::State;
 use crate::underlay::{Change, Reach, Underlay};
-use crate::xsk::HEADROOM;
+use crate::xsk::{HEADROOM, Remains};
 use ahash::AHashMap;
 use crypto::cookie::Checker;
 use crypto::peer::Activity;
@@ -82,6 +82,9 @@ pub struct Parts {
     pub session_bits: u8,
 }
 
+/// A remote, and the local address that its site talks to, as the underlay is asked for it.
+type Watched = (IpAddr, Option<IpAddr>);
+
 /// The hub's control: all that changes, in one thread.
 pub struct Control {
     desired: Desired,
@@ -102,7 +105,7 @@ pub struct Control {
     sites: Vec<Site>,
     by_key: AHashMap<PublicKey, SiteSlot>,
     /// What is known of the way to each remote, and who wants to know.
-    reach: AHashMap<(IpAddr, Option<IpAddr>), (Option<Reach>, Vec<SiteSlot>)>,
+    reach: AHashMap<Watched, (Option<Reach>, Vec<SiteSlot>)>,
     slots: Slots,
     sessions: AHashMap<u32, Arc<Session>>,
     /// Sessions that were withdrawn; freed, and so zeroized, once no worker holds them.
@@ -116,14 +119,31 @@ pub struct Control {
     drops: DropRow,
     startup: VecDeque<SiteSlot>,
     swept: usize,
+    /// Turns that each worker had made when systemd was last told that the hub lives.
+    turns: Vec<u64>,
+    /// Closed sockets, and the worker that their chunks belong to.
+    remains: Vec<(usize, Remains)>,
     complaints: Every,
 }
 
 impl Control {
     /// Control over what the start has prepared.
     pub fn new(parts: Parts) -> Self {
-        let Parts { desired, identity, steering, underlay, state, workers, wake, requests, ports, facts, session_bits, reserved, notify } =
-            parts;
+        let Parts {
+            desired,
+            identity,
+            steering,
+            underlay,
+            state,
+            workers,
+            wake,
+            requests,
+            ports,
+            facts,
+            session_bits,
+            reserved,
+            notify,
+        } = parts;
         let sites = Site::all(&desired, &state);
         let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
         let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
@@ -147,6 +167,8 @@ impl Control {
             reassembly: Reassembly::new(frame_max),
             drops: DropRow::default(),
             swept: 0,
+            turns: vec![0; workers.len()],
+            remains: Vec::new(),
             complaints: Every::new(Duration::from_secs(10)),
             desired,
             identity,
@@ -188,7 +210,7 @@ impl Control {
                     tracing::info!("stopping: {}", reason.unwrap_or("the hub ended"));
                     break;
                 }
-                _ = watchdog.tick() => self.notify.alive(),
+                _ = watchdog.tick() => self.pat_watchdog(),
                 change = self.underlay.next() => self.follow(change),
                 Some(request) = self.requests.recv() => self.serve(request),
                 too_big = self.reserved.too_big() => self.underlay.refresh(too_big.remote.ip()),
@@ -219,6 +241,15 @@ impl Control {
         Ok(())
     }
 
+    /// Tells systemd that the hub lives: control turns, and every worker has turned since the last time.
+    fn pat_watchdog(&mut self) {
+        let turns: Vec<u64> = self.workers.iter().map(|(_, rows)| rows.turns.turns.read()).collect();
+        if turns.iter().zip(&self.turns).all(|(now, before)| now != before) {
+            self.notify.alive();
+        }
+        self.turns = turns;
+    }
+
     /// Everything that workers have to say.
     fn hear_workers(&mut self) {
         for worker in 0..self.workers.len() {
@@ -230,6 +261,9 @@ impl Control {
                 let Some(parcel) = self.workers[worker].0.parcel() else { break };
                 self.receive(worker, &parcel);
                 self.workers[worker].0.recycle(parcel);
+            }
+            while let Some(ring) = self.workers[worker].0.spent() {
+                self.remains.push((worker, ring.socket.close()));
             }
             self.workers[worker].0.flush();
         }
@@ -329,6 +363,12 @@ impl Control {
         for (reason, count) in self.reassembly.expire(now.0) {
             (0..count).for_each(|_| self.drops.count(reason, 0));
         }
+        for (worker, remains) in std::mem::take(&mut self.remains) {
+            match remains.recover(None) {
+                Ok(frames) => self.workers[worker].0.send(Order::Frames(frames)),
+                Err(not_yet) => self.remains.push((worker, not_yet)),
+            }
+        }
         self.withdrawn.retain_mut(|session| Arc::get_mut(session).is_none());
     }
 
@@ -387,7 +427,8 @@ impl Control {
 
     fn handshake_now(&mut self, tenant: TenantId, site: &str) -> Result<(), HandshakeRefused> {
         let t = self.desired.tenants.iter().position(|t| t.id == tenant).ok_or(HandshakeRefused::UnknownTenant)?;
-        let position = self.desired.tenants[t].sites.iter().position(|s| *s.name == *site).ok_or(HandshakeRefused::UnknownSite)?;
+        let position =
+            self.desired.tenants[t].sites.iter().position(|s| *s.name == *site).ok_or(HandshakeRefused::UnknownSite)?;
         let slot = SiteSlot(self.first_site[t] + position as u32);
         if self.sites[slot.index()].endpoint.is_none() {
             return Err(HandshakeRefused::NoEndpoint);

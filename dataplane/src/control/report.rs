@@ -47,13 +47,17 @@ impl Control {
         for (_, rows) in &self.workers {
             drops.add_row(&rows.hub);
         }
-        let tenants: Vec<_> = (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &mut drops)).collect();
+        let tenants: Vec<_> =
+            (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &mut drops)).collect();
         status::Status {
             hub: self.hub(),
             ports: self.ports.iter().map(|port| self.port(port, &xdp)).collect(),
             workers: (0..self.workers.len()).map(|w| self.worker(w)).collect(),
             tenants,
-            drops: drops.nonzero().map(|(reason, packets, bytes)| status::Drop::new(reason, packets, Some(bytes))).collect(),
+            drops: drops
+                .nonzero()
+                .map(|(reason, packets, bytes)| status::Drop::new(reason, packets, Some(bytes)))
+                .collect(),
             warnings: self.facts.warnings.clone(),
         }
     }
@@ -104,8 +108,7 @@ impl Control {
             xdp_passed: counters.map(|c| c.passed.packets),
             xdp_redirected: counters.map(|c| c.redirected.packets),
             xdp_dropped: counters.map(|c| c.dropped().map(|(_, count)| count.packets).sum()),
-            // What XDP gave to a ring and no worker took out of it: lost between the two, or there now.
-            ring_lost: counters.map(|c| c.redirected.packets.saturating_sub(sum(|row| &row.rx_frames))),
+            ring_lost: Some(sum(|row| &row.ring_lost)),
             rx_frames: sum(|row| &row.rx_frames),
             rx_bytes: sum(|row| &row.rx_bytes),
             tx_frames: sum(|row| &row.tx_frames),

@@ -8,9 +8,9 @@ use crate::sites::{Path, Way};
 use crate::state::{Known, State};
 use crate::underlay::Reach;
 use bpf::{SessionEntry, SessionState};
+use crypto::Identity;
 use crypto::message::Outgoing;
 use crypto::peer::{Action, Context, Peer};
-use crypto::Identity;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use wire::{DropReason, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
@@ -281,19 +281,28 @@ impl Control {
         if old == Some(endpoint) {
             return;
         }
+        // Where only the hub's own address is new, and the kernel had chosen the same, the way is known: what follows a
+        // handshake at once, a first keepalive, need not wait until the kernel has said so again.
+        let known = old.filter(|old| old.remote.ip() == endpoint.remote.ip());
+        let known = known.and_then(|old| self.reach.get(&(old.remote.ip(), old.local))).and_then(|(reach, _)| *reach);
+        let known = known.filter(|reach| matches!(reach, Reach::Via(hop) if Some(hop.local) == endpoint.local));
         if let Some(old) = old {
             self.unwatch(slot, old);
         }
-        self.watch(slot);
+        self.watch_from(slot, known);
     }
 
     /// Asks for the way to where the site is.
     pub(super) fn watch(&mut self, slot: SiteSlot) {
+        self.watch_from(slot, None);
+    }
+
+    fn watch_from(&mut self, slot: SiteSlot, known: Option<Reach>) {
         let Some(endpoint) = self.sites[slot.index()].endpoint else { return };
         let key = (endpoint.remote.ip(), endpoint.local);
         let (_, sites) = self.reach.entry(key).or_insert_with(|| {
             self.underlay.watch(key.0, key.1);
-            (None, Vec::new())
+            (known, Vec::new())
         });
         if !sites.contains(&slot) {
             sites.push(slot);

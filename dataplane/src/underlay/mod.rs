@@ -186,7 +186,7 @@ impl Underlay {
 
     /// Whether everything that the kernel had to tell at the start, or after a loss, has been read and told.
     pub fn is_settled(&self) -> bool {
-        self.dump.is_none() && !self.table.has_news()
+        self.dump.is_none() && !self.table.resync && !self.table.has_news()
     }
 
     /// The next change. Cancel-safe: dropping the future loses nothing, so it fits a branch of `select!`.

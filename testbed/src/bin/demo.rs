@@ -122,7 +122,8 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
             let foreign = count(&|site| site.plan.tenant != to.plan.tenant);
             let kind = format!("marked IPv{version}");
             let good = own == PINGS as usize;
-            table.row([&kind, &name(from), &name(to), &address.to_string(), &format!("{own} of {PINGS} arrived")], good);
+            table
+                .row([&kind, &name(from), &name(to), &address.to_string(), &format!("{own} of {PINGS} arrived")], good);
             let other = format!("tenant {}", if to.plan.tenant == 1001 { 2002 } else { 1001 });
             table.row([&kind, &name(from), &other, &address.to_string(), &format!("{foreign} arrived")], foreign == 0);
         }
@@ -172,7 +173,8 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let head = ["what", "from", "to", "address", "found"].map(str::to_owned);
         let rows = || std::iter::once(&head).chain(self.0.iter().map(|(cells, _)| cells));
-        let widths: Vec<usize> = (0..5).map(|at| rows().map(|cells| cells[at].chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> =
+            (0..5).map(|at| rows().map(|cells| cells[at].chars().count()).max().unwrap_or(0)).collect();
         let mut line = |cells: &[String; 5], last: &str| {
             for (cell, width) in cells.iter().zip(&widths) {
                 write!(f, "{cell:width$}  ")?;
