@@ -301,7 +301,9 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
     };
     let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &devices, *zero_copy));
     let mut opened = attempts.next().context("there is a mode")?;
-    if let (Err(first), Some(second)) = (&opened, attempts.next()) {
+    if let Err(first) = &opened
+        && let Some(second) = attempts.next()
+    {
         warnings.push(format!("not every port can do without copies, so all of them copy ({first:#})"));
         opened = second;
     }

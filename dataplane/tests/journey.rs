@@ -2,10 +2,11 @@
 
 use crypto::Time;
 use ekiden_dataplane::mailbox::{Event, Order};
+use ekiden_dataplane::packet::{Batch, Packet};
 use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6, way_to};
 use ekiden_dataplane::sites::Way;
-use wire::{DropReason, Inner, Outer, SiteSlot};
+use wire::{DropReason, Inner, Outer, PortIndex, SiteSlot};
 
 const A: [u8; 4] = [10, 9, 1, 1];
 const B: [u8; 4] = [10, 9, 2, 1];
@@ -62,6 +63,20 @@ fn a_packet_reaches_its_site_one_hop_older_and_otherwise_the_same() {
     let row = hub.journey.rows.site(SiteSlot(1));
     assert_eq!((row.tx_packets.read(), row.tx_bytes.read()), (3, 100 + 1440 + 1280));
     assert_eq!(hub.drops(), vec![]);
+}
+
+#[test]
+fn a_packet_is_opened_and_sealed_in_the_chunk_it_came_in() {
+    let mut hub = twins();
+    let bytes = hub.seal(0, &ipv4(A, B, 64, 1000));
+    let mut frame = hub.journey.pool.pop().unwrap();
+    frame.copy_from(&bytes);
+    let chunk = frame.chunk();
+    let mut batch = Batch::from_iter([Packet::arrived(frame, PortIndex(0))]);
+    let now = hub.now;
+    hub.journey.relay(&mut batch, now);
+    hub.journey.dispatch(&mut batch);
+    assert_eq!(hub.journey.out[0].iter().map(|frame| frame.chunk()).collect::<Vec<_>>(), vec![chunk]);
 }
 
 #[test]

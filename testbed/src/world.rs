@@ -27,7 +27,6 @@ pub struct World {
     pub inet: Namespace,
     /// The hub's key pair.
     pub key: KeyPair,
-    queues: u32,
     hosts: u8,
 }
 
@@ -47,7 +46,8 @@ impl World {
         Self::with_queues(lab, 1)
     }
 
-    /// The same, with so many queues at every interface.
+    /// The same, with so many queues at each of the hub's ports. Packets are spread over them by their flow, as long as they
+    /// have come to the router by an interface with one queue.
     pub fn with_queues(lab: &mut Lab, queues: u32) -> Result<Self> {
         let (hub, inet) = (lab.namespace("hub")?, lab.namespace("inet")?);
         inet.sysctl("net.ipv4.ip_forward", "1")?;
@@ -67,7 +67,7 @@ impl World {
         hub.ip("route add default via 192.0.2.254 dev d0")?;
         hub.ip("-6 route add default via 2001:db8::fe dev d0")?;
         let key = KeyPair::new(lab.directory(), "hub")?;
-        Ok(Self { hub, inet, key, queues, hosts: 0 })
+        Ok(Self { hub, inet, key, hosts: 0 })
     }
 
     /// One more host behind the router.
@@ -75,7 +75,7 @@ impl World {
         self.hosts += 1;
         let number = self.hosts;
         let host = Host { namespace: lab.namespace(name)?, uplink: format!("s{number}"), number };
-        lab.wire((&host.namespace, "w0"), (&self.inet, &host.uplink), self.queues)?;
+        lab.wire((&host.namespace, "w0"), (&self.inet, &host.uplink), 1)?;
         add_addresses(
             &self.inet,
             &host.uplink,

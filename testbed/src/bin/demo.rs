@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use ekiden_testbed::attack::{Attacker, Kind};
 use ekiden_testbed::hub::{self, Settings};
-use ekiden_testbed::probe::{iperf, ping};
+use ekiden_testbed::probe::{echo, iperf};
 use ekiden_testbed::{Hub, Lab, Plan, Seen, Site, Tap, World, until};
 
 /// Pings of each kind.
@@ -84,7 +84,7 @@ fn within_tenants(sites: &[Site], table: &mut Table) -> Result<()> {
         for (from, to) in [(a, b), (b, a)] {
             say(&format!("{} pings {}, IPv4 and IPv6.", name(from), name(to)));
             for (kind, address) in ["ping IPv4", "ping IPv6"].into_iter().zip(to.inner()) {
-                let pings = ping(from.namespace(), address, &["-c", &PINGS.to_string(), "-i", "0.2", "-W", "2"])?;
+                let pings = echo(from.namespace(), address, PINGS, &[])?;
                 let time = pings.mean_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.2} ms"));
                 let found = format!("{} of {} answered, {time}", pings.received, pings.sent);
                 table.row([kind, &name(from), &name(to), &address.to_string(), &found], pings.all());
@@ -112,7 +112,7 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
         for (version, address) in [(4, to.inner()[0]), (6, to.inner()[1])] {
             let mark = [0xec, 0x1d, 0xe4, at as u8, version, 0x7e, 0x57, 0xed];
             let pattern: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
-            ping(from.namespace(), address, &["-c", &PINGS.to_string(), "-i", "0.05", "-W", "2", "-p", &pattern])?;
+            echo(from.namespace(), address, PINGS, &["-p", &pattern])?;
             let arrived = |seen: &Seen| !seen.outgoing && seen.contains(&mark);
             let counts = taps.iter().map(|tap| tap.count(arrived)).collect::<Result<Vec<_>>>()?;
             let count = |of: &dyn Fn(&Site) -> bool| -> usize {
@@ -131,7 +131,7 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
 
     say("Somebody copies a sealed packet of tenant 1001 and sends it again from the address of a site of tenant 2002.");
     let attacker = Attacker::new(world)?;
-    ping(a1.namespace(), b1.v4().into(), &["-c", "1", "-W", "2"])?;
+    echo(a1.namespace(), b1.v4().into(), 1, &[])?;
     let copied = attacker.copy(Kind::Data, a1.endpoint().ip())?;
     taps.iter().try_for_each(|tap| tap.drain().map(drop))?;
     let before = hub.status()?;
@@ -144,7 +144,7 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
     let moved = hub.status()?.site(a1)?["endpoint"] != a1.endpoint().to_string();
     let found = format!("{arrived} arrived, site {}moved", if moved { "" } else { "not " });
     table.row(["replay", "attacker", "anybody", "-", &found], arrived == 0 && !moved);
-    let pings = ping(a1.namespace(), b1.v4().into(), &["-c", "1", "-W", "2"])?;
+    let pings = echo(a1.namespace(), b1.v4().into(), 1, &[])?;
     let seen = taps[1].count(|seen| !seen.outgoing)?;
     let found = format!("{seen} arrived");
     table.row(["after that", &name(a1), &name(b1), &b1.v4().to_string(), &found], pings.all() && seen == 1);
