@@ -188,6 +188,15 @@ impl Peer {
         }
     }
 
+    /// A new handshake now, whether there is a session or not; `false` if the last initiation left less than Rekey-Timeout ago.
+    pub fn renew(&mut self, identity: &Identity, cx: &mut Context<'_>, out: &mut Vec<Action>) -> bool {
+        if self.initiated_at.is_some_and(|last| cx.now < last + REKEY_TIMEOUT) {
+            return false;
+        }
+        self.begin(identity, cx, out);
+        true
+    }
+
     /// The peer wants a session: WG 5.4.2 and 5.4.3, at the responder.
     pub fn on_initiation(
         &mut self,

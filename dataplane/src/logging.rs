@@ -7,7 +7,7 @@ use chrono::{DateTime, Local, SecondsFormat};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoLocal;
 
-/// The environment variable that holds a filter, such as `info,ekiden::control=debug`.
+/// The environment variable that holds a filter, such as `info,ekiden_dataplane::control=debug`.
 pub const VARIABLE: &str = "EKIDEN_LOG";
 
 /// Why logging could not be set up.

@@ -37,7 +37,7 @@ pub enum Order {
     Tables(Arc<classifier::Tables>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
     Emit(PortIndex, Vec<u8>),
-    /// Seal an empty packet for this site, unless packets that waited make it needless.
+    /// Seal an empty packet for this site.
     Keepalive(SiteSlot),
     /// The handshake with this site was given up: drop what waited for it.
     GiveUp(SiteSlot),

@@ -51,8 +51,6 @@ pub struct Packet {
     pub counter: u64,
     /// Bytes of its frame as it arrived.
     pub outer_len: u16,
-    /// Bytes of outer headers in front of the WireGuard message.
-    pub headers: u16,
     /// Bytes of the inner IP packet, without padding.
     pub inner_len: u16,
     /// The inner destination.
@@ -77,7 +75,6 @@ impl Packet {
             index: 0,
             counter: 0,
             outer_len,
-            headers: 0,
             inner_len: 0,
             destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             ecn: Ecn::NotEct,

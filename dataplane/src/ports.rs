@@ -39,6 +39,8 @@ pub struct Ports {
     kick_again: bool,
     /// Packets in several buffers, and bad descriptors, that have been counted.
     oddities: (u64, u64),
+    /// Frames that the sockets of each port lost which have been replaced since.
+    lost_before: Vec<u64>,
 }
 
 /// Makes packets of frames as they come out of a ring.
@@ -64,7 +66,15 @@ impl Ports {
         for (at, ring) in rings.iter().enumerate() {
             transmit[ring.port.index()].get_or_insert(at);
         }
-        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false, oddities: (0, 0) }
+        Self {
+            rings,
+            transmit,
+            looks: 0,
+            idle_since: None,
+            kick_again: false,
+            oddities: (0, 0),
+            lost_before: vec![0; ports],
+        }
     }
 
     /// How many rings there are to receive from.
@@ -173,9 +183,8 @@ impl Ports {
             if ring.is_none() {
                 continue;
             }
-            let of_port = self.rings.iter().filter(|ring| ring.port == port);
-            let lost = of_port.filter_map(|ring| ring.socket.statistics().ok()).map(|s| s.rx_dropped + s.rx_ring_full);
-            rows.port(port).ring_lost.set(lost.sum());
+            let now: u64 = self.rings.iter().filter(|ring| ring.port == port).map(lost).sum();
+            rows.port(port).ring_lost.set(self.lost_before[port.index()] + now);
         }
         let counts = self.rings.iter().map(|ring| ring.socket.counts());
         let now = counts.fold((0, 0), |(m, b), c| (m + c.multi_buffer_packets, b + c.bad_descriptors));
@@ -193,6 +202,7 @@ impl Ports {
     /// Puts a new socket into the place of a port's old one, which goes back to control to be closed.
     pub fn replace(&mut self, new: Ring) -> Option<Ring> {
         let old = self.rings.iter_mut().find(|ring| (ring.port, ring.queue) == (new.port, new.queue))?;
+        self.lost_before[old.port.index()] += lost(old);
         Some(std::mem::replace(old, new))
     }
 
@@ -200,4 +210,9 @@ impl Ports {
     pub fn in_kernel(&self) -> i64 {
         self.rings.iter().map(|ring| ring.socket.in_kernel()).map(|k| k.lent_receive + k.lent_transmit).sum()
     }
+}
+
+/// Frames that the kernel lost between XDP and a socket's ring, since it was opened.
+fn lost(ring: &Ring) -> u64 {
+    ring.socket.statistics().map_or(0, |s| s.rx_dropped + s.rx_ring_full)
 }

@@ -91,6 +91,10 @@ impl Port {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
         let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode)?;
         self.mode = attached.mode;
+        if let Some(refusal) = self.bound.zero_copy_refused {
+            self.warnings
+                .push(format!("every frame is copied: the driver {} refused zero-copy ({refusal})", self.driver));
+        }
         if let Some(error) = attached.why_generic {
             let driver = &self.driver;
             self.warnings.push(format!(
@@ -154,10 +158,13 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let machine = Machine::this().context("could not read what this machine has")?;
     validate_machine(&desired, &machine)?;
     let claim = RunDir::claim(&places.run, &desired.hub.name)?;
-    let (state, warning) = State::load(&places.state.join(&*desired.hub.name));
+    let (mut state, warning) = State::load(&places.state.join(&*desired.hub.name));
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }
+    // What the configuration no longer has is not worth remembering.
+    let sites_of = |id| desired.tenants.iter().find(|t| t.id == id).into_iter().flat_map(|t| &t.sites);
+    state.retain(|tenant, site, _| sites_of(tenant).any(|s| *s.name == *site));
     caps::confine(&needs)?;
 
     // 2. XDP, memory, sockets.
@@ -166,7 +173,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
     let steering = bpf::Steering::load(options)?;
-    let Opened { ports, cores, mut rings } = open_ports(&desired, &machine)?;
+    let Opened { ports, cores, mut rings, chunks } = open_ports(&desired, &machine)?;
 
     // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
     // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
@@ -180,7 +187,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let tables = Arc::new(tables(&desired));
     let wake = Arc::new(tokio::sync::Notify::new());
     let umem = ports[0].umem;
-    let share = umem.chunks() / cores.len() as u32;
+    let mut next_chunk = 0;
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
     for (w, core) in cores.iter().copied().enumerate() {
@@ -193,7 +200,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             sites: Sites::new(&sites),
             tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&t.hub_addresses))),
             shelf: Shelf::new(desired.tenants.len()),
-            pool: umem.frames(w as u32 * share..(w as u32 + 1) * share),
+            pool: umem.frames(next_chunk..next_chunk + chunks[w]),
             out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
             rows,
             aead: backend,
@@ -203,6 +210,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             identification: 0,
             stopped: false,
         };
+        next_chunk += chunks[w];
         let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey);
         let thread = std::thread::Builder::new().name(format!("worker-{w}")).spawn(move || {
             let mut set = CpuSet::new();
@@ -228,7 +236,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             config: places.config.clone(),
             backend: backend.name(),
             cores: cores.clone(),
-            chunks_per_worker: share,
+            chunks,
             warnings: warning.into_iter().map(|w| w.0).collect(),
         };
         let identity = desired.hub.private_key.identity();
@@ -261,6 +269,8 @@ struct Opened {
     ports: Vec<Port>,
     cores: Vec<usize>,
     rings: Vec<Vec<Ring>>,
+    /// Chunks of each worker.
+    chunks: Vec<u32>,
 }
 
 /// Opens packet memory, and a socket on every queue of every port.
@@ -280,16 +290,17 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
     }
 
     let largest = devices.iter().map(|device| device.mtu).max().unwrap_or_default();
-    let chunk_size = match HEADROOM + wire::ethernet::HEADER + largest as usize + GROWTH {
-        0..=2048 => 2048,
-        2049..=4096 => 4096,
-        _ => bail!(
-            "a port has an MTU of {largest}, and a frame must fit one chunk of 4096 bytes: set it to 3500 or less"
-        ),
+    let chunk_size = match largest as usize {
+        mtu if mtu <= mtu_max(2048) => 2048,
+        mtu if mtu <= mtu_max(4096) => 4096,
+        mtu => bail!("a port has an MTU of {mtu}, and a frame must fit one chunk: set it to {} or less", mtu_max(4096)),
     };
-    let sockets: u32 = devices.iter().map(queues).sum();
-    let chunks = sockets * CHUNKS_PER_SOCKET + workers as u32 * chunks_per_worker(devices.len() as u32);
-    let umem = Umem::new(chunks.next_multiple_of(workers as u32), chunk_size).context("could not get packet memory")?;
+    // Queue q of each port is worker q mod workers' own, so some may have one more than others.
+    let mut chunks = vec![chunks_per_worker(devices.len() as u32); workers];
+    for queue in devices.iter().flat_map(|device| 0..queues(device)) {
+        chunks[queue as usize % workers] += CHUNKS_PER_SOCKET;
+    }
+    let umem = Umem::new(chunks.iter().sum(), chunk_size).context("could not get packet memory")?;
 
     // One memory has one mode. Where none is forced, the best is tried, and if a port can't have it, no port has it.
     let copies = |wanted| desired.ports.iter().any(|port| port.copy == Some(wanted));
@@ -337,7 +348,12 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
             rings[queue % workers].push(Ring { port: index, queue: queue as u32, socket });
         }
     }
-    Ok(Opened { ports, cores, rings })
+    Ok(Opened { ports, cores, rings, chunks })
+}
+
+/// The largest MTU of a port whose frames fit a chunk of so many bytes, sealed too.
+pub const fn mtu_max(chunk_size: usize) -> usize {
+    chunk_size - HEADROOM - wire::ethernet::HEADER - GROWTH
 }
 
 /// The sockets of all ports, in the order of their queues. The first registers the memory, the others share it.

@@ -129,7 +129,7 @@ pub struct Port {
     pub rx_frames: u64,
     /// And their bytes.
     pub rx_bytes: u64,
-    /// Frames that the kernel has completed.
+    /// Frames that were put into transmit rings.
     pub tx_frames: u64,
     /// And their bytes.
     pub tx_bytes: u64,
@@ -156,6 +156,16 @@ pub struct Worker {
     pub frames: u64,
     /// The share of the last second that it spent on packets, 0 to 1.
     pub busy_share: Option<f64>,
+    /// Packets that it made: ICMP answers, keepalives, and handshake messages for control.
+    pub generated: u64,
+    /// Datagrams that control made whole from fragments and gave to it.
+    pub reassembled: u64,
+    /// Handshake messages and fragments that it copied for control.
+    pub to_control: u64,
+    /// Keepalives of sites.
+    pub keepalives: u64,
+    /// Packets that wait for a session now.
+    pub staged: u64,
 }
 
 /// A tenant and its sites.
@@ -207,7 +217,7 @@ pub struct Site {
     pub session: SessionState,
     /// Data packets that came from it and verified.
     pub rx_packets: u64,
-    /// Their bytes, as WireGuard counts them: the inner packet, its padding, header and tag.
+    /// Their bytes: lengths of inner IP packets, as they are billed.
     pub rx_bytes: u64,
     /// Data packets sealed for it.
     pub tx_packets: u64,

@@ -185,7 +185,6 @@ impl Journey {
                 self.movers.push(ends);
             }
             packet.ecn = outer.ecn;
-            packet.headers = outer.payload.start as u16;
             // Ethernet pads short frames, and the WireGuard message ends where UDP says.
             packet.frame.resize(outer.payload.end);
             packet.frame.trim_front(outer.payload.start + DATA_HEADER);
@@ -204,6 +203,8 @@ impl Journey {
         let verified: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.verified).collect();
         drop(jobs);
 
+        // The newest counter of each run of packets under one session moves its window, once.
+        let mut run: Option<(u32, u64)> = None;
         for (packet, verified) in batch.iter_mut().filter(|p| p.goes_on()).zip(verified) {
             if !verified {
                 packet.drop(DropReason::AuthFailed);
@@ -214,8 +215,24 @@ impl Journey {
                 packet.drop(rejected(reject));
                 continue;
             }
+            run = match run {
+                Some((index, newest)) if index == packet.index => Some((index, newest.max(packet.counter))),
+                other => {
+                    self.raise(other);
+                    Some((packet.index, packet.counter))
+                }
+            };
             packet.frame.resize(packet.frame.len() - TAG);
             self.heard(packet, now);
+        }
+        self.raise(run);
+    }
+
+    fn raise(&self, run: Option<(u32, u64)>) {
+        if let Some((index, newest)) = run
+            && let Some(session) = self.sessions.find(index)
+        {
+            session.window().raise(newest);
         }
     }
 
@@ -407,14 +424,17 @@ impl Journey {
                 Verdict::Stage => {
                     self.want(packet.to);
                     packet.verdict = Verdict::Forward;
-                    let Some(oldest) = self.shelf.park(packet, &mut self.sites) else { continue };
+                    let site = packet.to;
+                    let oldest = self.shelf.park(packet, &mut self.sites);
+                    self.show_staged(site);
+                    let Some(oldest) = oldest else { continue };
+                    self.show_staged(oldest.to);
                     self.count_drop(&oldest, DropReason::StagedOverflow);
                     packet = oldest;
                 }
             }
             self.pool.push(packet.frame);
         }
-        self.rows.turns.staged.set(self.shelf.len() as u64);
     }
 
     /// What control has to say, between batches. `true` if it said anything.
@@ -479,6 +499,12 @@ impl Journey {
             }
             self.send(&mut batch, now);
         }
+        self.show_staged(slot);
+    }
+
+    fn show_staged(&self, site: SiteSlot) {
+        self.rows.site(site).staged.set(self.sites.at(site).staged.into());
+        self.rows.turns.staged.set(self.shelf.len() as u64);
     }
 
     /// An empty packet under the current session, if there is one.
@@ -502,6 +528,7 @@ impl Journey {
             self.count_drop(&packet, DropReason::SiteDown);
             self.pool.push(packet.frame);
         }
+        self.show_staged(slot);
     }
 
     /// Control's own frames: handshake messages.

@@ -148,6 +148,20 @@ fn what_is_no_data_message_of_a_live_session_has_its_reason() {
 }
 
 #[test]
+fn a_message_behind_the_window_is_too_old_even_under_a_counter_never_seen() {
+    let mut hub = twins();
+    let late = hub.seal(0, &ipv4(A, B, 64, 100));
+    let in_time = hub.seal(0, &ipv4(A, B, 64, 100));
+    for _ in 0..8128 / 64 {
+        hub.far[0].session.reserve(64).unwrap();
+    }
+    // Counters 0 and 1 wait; the window ends at 8,130 - 8,128.
+    assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]).len(), 1);
+    assert_eq!(dropped_for(&mut hub, late), DropReason::CounterTooOld);
+    assert_eq!(dropped_for(&mut hub, in_time), DropReason::CounterTooOld);
+}
+
+#[test]
 fn a_duplicate_in_the_same_batch_is_taken_once() {
     let mut hub = twins();
     let frame = hub.seal(0, &ipv4(A, B, 64, 100));

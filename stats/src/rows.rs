@@ -57,6 +57,8 @@ pub struct SiteRow {
     pub data_sent_at: Counter,
     /// When anything was last sealed for the site.
     pub any_sent_at: Counter,
+    /// Packets parked for a session with the site now.
+    pub staged: Counter,
 }
 
 /// Drops by reason: packets and frame bytes.

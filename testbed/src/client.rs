@@ -180,7 +180,8 @@ impl Site {
         SocketAddr::new(self.host.address(self.plan.outside == Outside::V6, 2), SITE_PORT)
     }
 
-    fn hub_endpoint(&self) -> SocketAddr {
+    /// Where the hub is for this site.
+    pub fn hub_endpoint(&self) -> SocketAddr {
         match self.plan.outside {
             Outside::V4 => (HUB_V4, HUB_PORT).into(),
             Outside::V6 => (HUB_V6, HUB_PORT).into(),

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::world::{HUB_PORT, World};
 
 /// The hub's name in its configuration.
 pub const NAME: &str = "lab";
+
+/// Numbers the sockets on which hubs say that they are ready.
+static NOTIFY: AtomicU32 = AtomicU32::new(0);
 
 /// What may differ between the hubs of two tests.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +46,6 @@ pub struct Hub {
     config: PathBuf,
     process: Option<Process>,
     systemd: Option<Systemd>,
-    starts: u32,
 }
 
 impl Hub {
@@ -51,15 +54,7 @@ impl Hub {
         let directory = lab.directory().to_owned();
         let config = directory.join("hub.toml");
         fs::write(&config, configuration(world, settings, sites)?)?;
-        Ok(Self {
-            namespace: world.hub.clone(),
-            pins: lab.pins(),
-            directory,
-            config,
-            process: None,
-            systemd: None,
-            starts: 0,
-        })
+        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, systemd: None })
     }
 
     /// A hub that runs, with sites that have started and have a session with it.
@@ -78,8 +73,7 @@ impl Hub {
 
     /// Starts it, and waits until it says that it is ready.
     pub fn start(&mut self) -> Result<()> {
-        self.starts += 1;
-        let path = self.directory.join(format!("notify-{}", self.starts));
+        let path = self.directory.join(format!("notify-{}", NOTIFY.fetch_add(1, Ordering::Relaxed)));
         let systemd = Systemd::listen(&path)?;
         let [run, state] = ["run", "state"].map(|name| self.directory.join(name));
         let text = |path: &Path| path.display().to_string();

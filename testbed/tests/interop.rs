@@ -49,7 +49,7 @@ fn every_way_with(client: Client) -> Result<()> {
             must_ping_both_ways(reference, site)?;
             let status = hub.status()?;
             ensure!(status.site(site)?["endpoint"] == site.endpoint().to_string(), "{:?}", status.site(site)?);
-            ensure!(site.last_handshake()? > 0);
+            ensure!(site.hub_seen_at()? == site.hub_endpoint().to_string(), "{}", site.label());
         }
         // The hub sent nothing that a client refused, and refused nothing itself.
         ensure!(hub.status()?.drops().is_empty(), "{:?}", hub.status()?.drops());

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use ekiden_testbed::{Lab, Plan, Site, Tap, World, probe::ping};
+use ekiden_testbed::probe::{echo, ping};
+use ekiden_testbed::{Lab, Plan, Site, Tap, World};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Everything on this machine that carries a maker's process id in its name.
@@ -43,10 +44,10 @@ fn a_lab_is_a_network_and_goes_without_a_trace() -> Result<()> {
     drop(sites);
     a.start()?;
     let tap = Tap::open(b.namespace(), "w0")?;
-    let pings = ping(a.namespace(), b.host.address(false, 2), &["-c", "2", "-i", "0.05", "-W", "5", "-p", "decade"])?;
+    let pings = echo(a.namespace(), b.host.address(false, 2), 2, &["-p", "decade"])?;
     ensure!(pings.all(), "{}", pings.text);
     ensure!(tap.count(|seen| !seen.outgoing && seen.contains(&[0xde, 0xca, 0xde, 0xde]))? == 2);
-    let pings = ping(a.namespace(), "192.0.2.1".parse()?, &["-c", "1", "-W", "5"])?;
+    let pings = echo(a.namespace(), "192.0.2.1".parse()?, 1, &[])?;
     ensure!(pings.all(), "the hub's address: {}", pings.text);
     let pings = ping(a.namespace(), b.host.address(false, 9), &["-c", "1", "-W", "1"])?;
     ensure!(pings.received == 0);

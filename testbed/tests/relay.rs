@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use ekiden_testbed::attack::{Attacker, Kind, message};
 use ekiden_testbed::hub::Settings;
-use ekiden_testbed::probe::{must_ping, must_ping_both_ways, ping};
+use ekiden_testbed::probe::{echo, must_ping, must_ping_both_ways, ping};
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Hub, Outside, Plan, Site, Status, Tap, World, iperf_both_ways, lab};
 
@@ -67,6 +67,19 @@ fn a_site_sends_from_its_own_addresses_to_those_of_its_tenant() -> Result<()> {
 }
 
 #[test]
+fn a_packet_to_its_senders_own_networks_comes_back() -> Result<()> {
+    lab::test(|lab| {
+        let (_world, hub, sites) = two_sites(lab, &Settings::default())?;
+        let tap = Tap::open(sites[0].namespace(), &sites[0].interface)?;
+        let before = hub.status()?.of_site(&sites[0], "tx_packets")?;
+        sites[0].speak()?;
+        tap.wait_for("packet that came back", |seen| !seen.outgoing && seen.contains(b"hello"))?;
+        ensure!(hub.status()?.of_site(&sites[0], "tx_packets")? == before + 1);
+        Ok(())
+    })
+}
+
+#[test]
 fn the_hub_is_a_hop_that_traceroute_sees() -> Result<()> {
     lab::test(|lab| {
         let settings = Settings { hub_addresses: vec![2002], ..Settings::default() };
@@ -94,7 +107,7 @@ fn the_hub_is_a_hop_that_traceroute_sees() -> Result<()> {
                 lines.any(|line| line.starts_with(&format!("From {hop} ")) && line.to_lowercase().contains("exceeded"))
             };
             ensure!(hop.map_or(!pings.text.contains("From"), said), "{} to {to}: {}", a.label(), pings.text);
-            let pings = ping(a.namespace(), to.parse()?, &["-c", "1", "-W", "5", "-t", "2"])?;
+            let pings = echo(a.namespace(), to.parse()?, 1, &["-t", "2"])?;
             ensure!(pings.all(), "{}", pings.text);
         }
         exactly(&hub, &before, &[("ttl_expired", 4)])
@@ -182,7 +195,7 @@ fn fragments_of_a_sealed_packet_are_put_together() -> Result<()> {
         let tap = Tap::open(&world.inet, "h0")?;
         let before = hub.status()?;
         for (from, to) in [(a, b.v4().into()), (b, a.v6().into())] {
-            let pings = ping(from.namespace(), to, &["-c", "4", "-i", "0.1", "-W", "5", "-s", "1372"])?;
+            let pings = echo(from.namespace(), to, 4, &["-s", "1372"])?;
             ensure!(pings.all(), "{}", pings.text);
         }
         let fragments = |seen: &ekiden_testbed::Seen| {

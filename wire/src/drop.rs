@@ -87,6 +87,7 @@ drop_reasons! {
     73 FragmentOverlap "fragment_overlap" "A fragment that overlaps or contradicts another of its datagram: the whole datagram is dropped (RFC 5722). Or an exact duplicate, dropped alone."
     74 FragmentTimeout "fragment_timeout" "A fragment whose datagram was not complete in time."
     75 FragmentLimit "fragment_limit" "A fragment beyond the memory for reassembly, or the largest datagram that fits a frame."
+    76 FragmentUseless "fragment_useless" "A datagram made whole from fragments that is no data message to the hub's port: handshake messages are never so long, and other services on the hub's addresses get no fragmented datagrams."
 }
 
 impl DropReason {

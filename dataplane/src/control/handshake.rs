@@ -31,12 +31,24 @@ impl Control {
                 }
             }
             Err(Malformed::Fragment) => match self.reassembly.push(frame, clock::now().0) {
-                Outcome::Complete(whole) => self.workers[worker].0.send(Order::Reassembled(parcel.port, whole)),
+                Outcome::Complete(whole) if self.is_data(&whole) => {
+                    self.workers[worker].0.send(Order::Reassembled(parcel.port, whole));
+                }
+                // What XDP limits by its kind must not come in by another door.
+                Outcome::Complete(whole) => self.drops.count(DropReason::FragmentUseless, whole.len()),
                 Outcome::Stored => {}
                 Outcome::Dropped(reason) => self.drops.count(reason, frame.len()),
             },
             Err(_) => self.drops.count(DropReason::OuterMalformed, frame.len()),
         }
+    }
+
+    /// Whether a whole frame is a data message to the hub's port.
+    fn is_data(&self, frame: &[u8]) -> bool {
+        Outer::parse(frame).is_ok_and(|outer| {
+            outer.destination.port() == self.desired.hub.listen_port.get()
+                && message::kind(&frame[outer.payload]) == Some(Kind::Data)
+        })
     }
 
     fn handshake(&mut self, worker: usize, parcel: &Parcel, outer: &Outer, datagram: &[u8]) -> Result<(), DropReason> {

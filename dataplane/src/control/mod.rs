@@ -24,7 +24,7 @@ use crate::mailbox::{ControlEnd, Event, Order};
 use crate::notify::Notify;
 use crate::reassembly::Reassembly;
 use crate::reserve::Reserved;
-use crate::state::State;
+use crate::state::{SaveError, State};
 use crate::underlay::{Change, Reach, Underlay};
 use crate::xsk::{HEADROOM, Remains};
 use ahash::AHashMap;
@@ -37,6 +37,7 @@ use stats::{DropRow, Rows};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use timers::Timers;
 use tokio::sync::Notify as Wake;
@@ -123,6 +124,13 @@ pub struct Control {
     turns: Vec<u64>,
     /// Closed sockets, and the worker that their chunks belong to.
     remains: Vec<(usize, Remains)>,
+    /// What fits a chunk, whatever a port's MTU is raised to while the hub runs.
+    mtu_max: u16,
+    /// A state file being written.
+    saving: Option<JoinHandle<Result<(), SaveError>>>,
+    /// Each worker's busy time at the last look, and its share of the time between the last two.
+    busy: Vec<(u64, f64)>,
+    looked_at: Time,
     complaints: Every,
 }
 
@@ -147,7 +155,8 @@ impl Control {
         let sites = Site::all(&desired, &state);
         let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
         let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
-        let frame_max = ports.first().map_or(0, |port| port.chunk_size() as usize - HEADROOM);
+        let chunk_size = ports.first().map_or(2048, |port| port.chunk_size() as usize);
+        let frame_max = chunk_size - HEADROOM;
         let mut first_site = Vec::new();
         desired.tenants.iter().fold(0, |next, tenant| {
             first_site.push(next);
@@ -169,6 +178,10 @@ impl Control {
             swept: 0,
             turns: vec![0; workers.len()],
             remains: Vec::new(),
+            saving: None,
+            mtu_max: crate::start::mtu_max(chunk_size) as u16,
+            busy: vec![(0, 0.0); workers.len()],
+            looked_at: clock::now(),
             complaints: Every::new(Duration::from_secs(10)),
             desired,
             identity,
@@ -360,6 +373,14 @@ impl Control {
             self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out));
         }
         let now = clock::now();
+        if self.swept == 0 {
+            let passed = now.since(self.looked_at).as_nanos().max(1) as f64;
+            for ((before, share), (_, rows)) in self.busy.iter_mut().zip(&self.workers) {
+                let busy = rows.turns.busy_ns.read();
+                *share = (busy - std::mem::replace(before, busy)) as f64 / passed;
+            }
+            self.looked_at = now;
+        }
         for (reason, count) in self.reassembly.expire(now.0) {
             (0..count).for_each(|_| self.drops.count(reason, 0));
         }
@@ -404,14 +425,26 @@ impl Control {
         for site in &self.sites {
             site.remember(&self.desired, &mut self.state);
         }
-        if let Err(error) = self.state.save() {
+        let saved = self.saving.take_if(|saving| saving.is_finished()).map(JoinHandle::join);
+        if let Some(Ok(Err(error))) = saved {
+            self.state.unsaved();
             tracing::error!("{error}; tunnels go on, but a restart may forget where sites are");
+        }
+        // The disk may take its time; control has none to give it.
+        if self.saving.is_none()
+            && let Some(snapshot) = self.state.snapshot()
+        {
+            let thread = std::thread::Builder::new().name("ekiden-state".into());
+            self.saving = thread.spawn(move || snapshot.write()).ok();
         }
     }
 
     fn end(&mut self) {
         self.notify.stopping();
         self.save();
+        if let Some(Err(error)) = self.saving.take().and_then(|saving| saving.join().ok()) {
+            tracing::error!("{error}");
+        }
         self.order_all(|| Order::Stop);
     }
 
@@ -433,8 +466,10 @@ impl Control {
         if self.sites[slot.index()].endpoint.is_none() {
             return Err(HandshakeRefused::NoEndpoint);
         }
-        self.with_peer(slot, |peer, identity, cx, out| peer.want_session(identity, cx, out));
-        Ok(())
+        match self.with_peer(slot, |peer, identity, cx, out| peer.renew(identity, cx, out)) {
+            true => Ok(()),
+            false => Err(HandshakeRefused::TooSoon),
+        }
     }
 
     /// An error that the network might be able to provoke: said, but not once a packet.

@@ -25,7 +25,7 @@ pub struct Facts {
     /// The core of each worker.
     pub cores: Vec<usize>,
     /// Chunks that each worker owns.
-    pub chunks_per_worker: u32,
+    pub chunks: Vec<u32>,
     /// What was wrong at the start, and did not stop it.
     pub warnings: Vec<String>,
 }
@@ -119,7 +119,6 @@ impl Control {
 
     fn worker(&self, w: usize) -> status::Worker {
         let turns = &self.workers[w].1.turns;
-        let (busy, up) = (turns.busy_ns.read(), clock::now().since(self.facts.started_at).as_nanos() as u64);
         let queues = self.ports.iter().flat_map(|port| {
             (0..port.queues).filter(|q| *q as usize % self.workers.len() == w).map(|q| format!("{}:{q}", port.name))
         });
@@ -127,11 +126,16 @@ impl Control {
             id: w as u32,
             core: self.facts.cores.get(w).map(|core| *core as u32),
             queues: queues.collect(),
-            chunks_total: self.facts.chunks_per_worker,
+            chunks_total: self.facts.chunks[w],
             chunks_free: Some(turns.chunks_free.read() as u32),
             batches: turns.batches.read(),
             frames: turns.frames.read(),
-            busy_share: Some(busy as f64 / up.max(1) as f64),
+            busy_share: Some(self.busy[w].1),
+            generated: turns.generated.read(),
+            reassembled: turns.reassembled.read(),
+            to_control: turns.to_control.read(),
+            keepalives: turns.keepalives.read(),
+            staged: turns.staged.read(),
         }
     }
 
@@ -177,7 +181,7 @@ impl Control {
             rx_bytes: sum(|row| &row.rx_bytes),
             tx_packets: sum(|row| &row.tx_packets),
             tx_bytes: sum(|row| &row.tx_bytes),
-            staged: 0,
+            staged: sum(|row| &row.staged) as u32,
             path: site.endpoint.map(|_| self.path(reach, &site.way)),
         }
     }
@@ -186,6 +190,7 @@ impl Control {
         let mut path = status::Path::default();
         if let Some(Reach::Via(hop)) = reach {
             path.port = Some(self.ports[hop.port.index()].name.clone());
+            path.next_hop = Some(hop.next_hop);
             path.next_hop_mac = Some(mac_text(hop.destination_mac));
             path.mtu = Some(hop.mtu.into());
         }

@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    fn way_by(&self, reach: Option<Reach>, listen_port: u16) -> Way {
+    fn way_by(&self, reach: Option<Reach>, listen_port: u16, mtu_max: u16) -> Way {
         let Some(endpoint) = self.endpoint else {
             return Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
         };
@@ -113,7 +113,7 @@ impl Site {
         });
         let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
         let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
-        let payload_max = hop.mtu.saturating_sub(headers);
+        let payload_max = hop.mtu.min(mtu_max).saturating_sub(headers);
         Way { ends: Some((endpoint.remote, hop.local)), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
 }
@@ -324,7 +324,7 @@ impl Control {
     pub(super) fn set_way(&mut self, slot: SiteSlot) {
         let site = &mut self.sites[slot.index()];
         let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
-        site.way = site.way_by(reach, self.desired.hub.listen_port.get());
+        site.way = site.way_by(reach, self.desired.hub.listen_port.get(), self.mtu_max);
         let way = site.way.clone();
         let open = way.out.is_ok();
         let waiting = if open { site.waiting.take() } else { None };

@@ -60,6 +60,7 @@ fn example() -> Status {
                 batches: 98_760,
                 frames: 1_234_500,
                 busy_share: Some(0.374),
+                ..Worker::default()
             },
             Worker { id: 1, chunks_total: 8192, ..Worker::default() },
         ],

@@ -50,7 +50,9 @@ pub struct NextHop {
     pub port: PortIndex,
     /// The port's MAC address.
     pub source_mac: [u8; 6],
-    /// The gateway's, or the remote's own on a shared link.
+    /// The gateway, or the remote itself on a shared link.
+    pub next_hop: IpAddr,
+    /// Its MAC address.
     pub destination_mac: [u8; 6],
     /// The largest IP packet, in bytes: the link's MTU, or less where the route or ICMP says so.
     pub mtu: u16,

@@ -170,7 +170,8 @@ impl Table {
             return Some(Reach::Unresolved);
         };
         let mtu = u16::try_from(mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu))).unwrap_or(u16::MAX);
-        Some(Reach::Via(NextHop { port: self.ports[port].index, source_mac, destination_mac, mtu, local }))
+        let next_hop = hop.address;
+        Some(Reach::Via(NextHop { port: self.ports[port].index, source_mac, next_hop, destination_mac, mtu, local }))
     }
 
     pub(super) fn has_news(&self) -> bool {

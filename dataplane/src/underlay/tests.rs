@@ -59,7 +59,7 @@ fn an_ipv4_route_through_an_ipv6_neighbour() {
     lab(async |lab: Lab| {
         lab.link(0);
         lab.hub("ip route add 192.0.2.0/24 via inet6 fd00:0::2");
-        watch_until(&mut underlay(1), "192.0.2.7", via(0)).await;
+        watch_until(&mut underlay(1), "192.0.2.7", via_with(0, |hop| hop.next_hop = ip("fd00:0::2"))).await;
     });
 }
 
@@ -131,10 +131,14 @@ fn a_silent_change_of_the_mac_is_found_by_the_kernels_probe() {
         let way = until_reach(&mut underlay, "10.0.0.2", moved).await;
         assert_eq!(way, [moved], "the old address was used until the new one was known");
         // The same for IPv6.
-        let six = via_with(0, |hop| (hop.local, hop.destination_mac) = (ip("fd00:0::1"), mac(0, 0x99)));
+        let six = via_with(0, |hop| {
+            (hop.local, hop.next_hop, hop.destination_mac) = (ip("fd00:0::1"), ip("fd00:0::2"), mac(0, 0x99))
+        });
         watch_until(&mut underlay, "fd00:0::2", six).await;
         lab.peer("ip link set p0 address 02:00:00:00:00:98");
-        let moved = via_with(0, |hop| (hop.local, hop.destination_mac) = (ip("fd00:0::1"), mac(0, 0x98)));
+        let moved = via_with(0, |hop| {
+            (hop.local, hop.next_hop, hop.destination_mac) = (ip("fd00:0::1"), ip("fd00:0::2"), mac(0, 0x98))
+        });
         assert_eq!(until_reach(&mut underlay, "fd00:0::2", moved).await, [moved]);
     });
 }
@@ -152,7 +156,7 @@ fn a_silent_neighbour_becomes_unresolved_and_comes_back() {
         // One that was never there, and appears.
         watch_until(&mut underlay, "10.0.0.3", Reach::Unresolved).await;
         lab.peer("ip addr add 10.0.0.3/24 dev p0");
-        until_reach(&mut underlay, "10.0.0.3", via(0)).await;
+        until_reach(&mut underlay, "10.0.0.3", via_with(0, |hop| hop.next_hop = ip("10.0.0.3"))).await;
     });
 }
 
@@ -174,12 +178,12 @@ fn a_neighbour_set_by_hand_is_taken_and_left_alone() {
         lab.link(0);
         lab.hub("ip neigh add 10.0.0.9 lladdr 02:00:00:00:00:77 dev d0 nud permanent");
         let mut underlay = underlay(1);
-        let by_hand = via_with(0, |hop| hop.destination_mac = mac(0, 0x77));
+        let by_hand = via_with(0, |hop| (hop.next_hop, hop.destination_mac) = (ip("10.0.0.9"), mac(0, 0x77)));
         watch_until(&mut underlay, "10.0.0.9", by_hand).await;
         assert_eq!(during(&mut underlay, Duration::from_secs(3)).await, []);
         lab.hub("ip neigh show 10.0.0.9 dev d0 | grep -q PERMANENT");
         lab.hub("ip neigh replace 10.0.0.9 lladdr 02:00:00:00:00:78 dev d0 nud permanent");
-        let by_hand = via_with(0, |hop| hop.destination_mac = mac(0, 0x78));
+        let by_hand = via_with(0, |hop| (hop.next_hop, hop.destination_mac) = (ip("10.0.0.9"), mac(0, 0x78)));
         until_reach(&mut underlay, "10.0.0.9", by_hand).await;
     });
 }

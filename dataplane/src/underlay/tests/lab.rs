@@ -109,6 +109,7 @@ pub(crate) fn via(n: u8) -> Reach {
     Reach::Via(NextHop {
         port: PortIndex(n.into()),
         source_mac: mac(n, 1),
+        next_hop: IpAddr::from([10, 0, n, 2]),
         destination_mac: mac(n, 2),
         mtu: 1500,
         local: IpAddr::from([10, 0, n, 1]),
@@ -118,7 +119,12 @@ pub(crate) fn via(n: u8) -> Reach {
 /// The same way, changed a little.
 pub(crate) fn via_with(n: u8, change: impl FnOnce(&mut NextHop)) -> Reach {
     let Reach::Via(mut hop) = via(n) else { unreachable!() };
+    let next_hop = hop.next_hop;
     change(&mut hop);
+    // From an IPv6 address, the way leads by the neighbour's IPv6 address, unless the change says otherwise.
+    if hop.local.is_ipv6() && hop.next_hop == next_hop {
+        hop.next_hop = ip(&format!("fd00:{n}::2"));
+    }
     Reach::Via(hop)
 }
 
