@@ -6,6 +6,7 @@ use ekiden_dataplane::packet::{Batch, Packet};
 use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6, way_to};
 use ekiden_dataplane::sites::Way;
+use ekiden_dataplane::staging;
 use wire::{DropReason, Inner, Outer, PortIndex, SiteSlot};
 
 const A: [u8; 4] = [10, 9, 1, 1];
@@ -227,6 +228,34 @@ fn a_site_without_a_session_gets_its_packets_in_order_once_it_has_one() {
 }
 
 #[test]
+fn the_shelf_is_bounded_for_a_tenant_and_in_all_and_the_oldest_gives_way() {
+    // Thirty tenants of six sites each; nobody has a session to send under.
+    let prefixes: Vec<String> = (0..6).map(|s| format!("10.9.{s}.0/24")).collect();
+    let sites: Vec<Vec<&str>> = prefixes.iter().map(|prefix| vec![prefix.as_str()]).collect();
+    let mut hub = Rehearsal::new(&vec![sites; 30], 2048);
+    for site in 0..180 {
+        hub.journey.sites.at_mut(SiteSlot(site)).sending = None;
+    }
+    let to_each = |hub: &Rehearsal, tenant: usize, each: usize| -> Vec<Vec<u8>> {
+        let to = |n: usize| ipv4([10, 9, 0, 1], [10, 9, 1 + (n % 5) as u8, 1], 64, 60);
+        (0..5 * each).map(|n| hub.seal(6 * tenant, &to(n))).collect()
+    };
+    let frames = to_each(&hub, 0, 60);
+    hub.pass(&frames);
+    assert_eq!(hub.journey.shelf.len(), staging::PER_TENANT as usize, "five sites of 60, within the bound of each");
+    assert_eq!(hub.drops(), vec![(DropReason::StagedOverflow, 300 - staging::PER_TENANT as u64)]);
+    for tenant in 1..30 {
+        let frames = to_each(&hub, tenant, 8);
+        hub.pass(&frames);
+    }
+    assert_eq!(hub.journey.shelf.len(), staging::IN_ALL);
+    let offered = 300 + 29 * 40;
+    assert_eq!(hub.drops(), vec![(DropReason::StagedOverflow, offered - staging::IN_ALL as u64)]);
+    let (found, all) = hub.census();
+    assert_eq!(found, all);
+}
+
+#[test]
 fn what_waited_in_vain_is_dropped_and_the_next_packet_asks_again() {
     let mut hub = twins();
     hub.journey.sites.at_mut(SiteSlot(1)).sending = None;
@@ -320,6 +349,19 @@ fn old_bytes_of_a_chunk_never_leave_it() {
         let outer = Outer::parse(&out[0]).unwrap();
         assert_eq!(outer.payload.end, out[0].len(), "bytes behind the datagram");
     }
+}
+
+#[test]
+fn the_outer_header_tells_nothing_of_the_inner_class() {
+    let mut hub = twins();
+    let mut urgent = ipv4(A, B, 64, 100);
+    urgent[1] = 46 << 2;
+    urgent[10..12].fill(0);
+    let sum = wire::checksum::Sum::ZERO.bytes(&urgent[..20]).finish();
+    urgent[10..12].copy_from_slice(&sum.to_be_bytes());
+    let out = hub.pass(&[hub.seal(0, &urgent)]);
+    assert_eq!(Outer::parse(&out[0]).unwrap().dscp, 0);
+    assert_eq!(delivered(&hub, &out)[0].1[1], 46 << 2, "inside it stays");
 }
 
 #[test]
