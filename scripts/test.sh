@@ -39,7 +39,7 @@ stage_tests() { cargo test --workspace --no-fail-fast; }
 # The model checker replaces the atomics of these crates: a build of its own.
 stage_loom() { RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom cargo test --profile dev -p ekiden-crypto --lib; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet; }
-stage_deny() { "$root/bin/cargo-deny" --offline --all-features check --hide-inclusion-graph licenses bans sources; }
+stage_deny() { "$root/bin/cargo-deny" --all-features check --hide-inclusion-graph licenses bans sources; }
 stage_advisories() { "$root/bin/cargo-deny" --offline check advisories; }
 
 for name in ${*:-fmt clippy build tests loom doc deny}; do

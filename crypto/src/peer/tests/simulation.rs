@@ -142,6 +142,8 @@ impl Simulation {
             let mut out = Vec::new();
             std::mem::replace(&mut node.peer, Peer::new(7, remote, Some([3; 32]), None, kept)).erase(&mut out);
             node.carry_out(out);
+            // Another process: its workers have noted nothing, and it has given up nothing.
+            (node.activity, node.gave_up) = (Activity::default(), false);
             node.poll();
         }
         self.run(self.now + for_ / 2, talks);
