@@ -128,11 +128,19 @@ impl Rehearsal {
     /// # Panics
     /// If the site's session is used up.
     pub fn seal(&self, site: usize, inner: &[u8]) -> Vec<u8> {
+        self.seal_to(site, inner, message::padded_len(inner.len(), 1440))
+    }
+
+    /// The same, padded to `len` bytes.
+    ///
+    /// # Panics
+    /// If the site's session is used up.
+    pub fn seal_to(&self, site: usize, inner: &[u8], len: usize) -> Vec<u8> {
         let far = &self.far[site];
         let counter = far.session.reserve(1).expect("a counter");
         let mut message = message::data_header(far.session.remote_index(), counter).to_vec();
         message.extend_from_slice(inner);
-        message.resize(DATA_HEADER + message::padded_len(inner.len(), 1440) + TAG, 0);
+        message.resize(DATA_HEADER + len + TAG, 0);
         let data = &mut message[DATA_HEADER..];
         self.aead.seal_batch(&mut [SealJob { key: far.session.seal_key(), counter, aad: &[], data }]);
         self.frame(site, &message)

@@ -353,7 +353,9 @@ impl Journey {
                     continue;
                 }
             };
-            if packet.inner_len > path.payload_max {
+            let sealed = message::padded_len(packet.inner_len as usize, path.payload_max as usize) + TAG;
+            // Padding may make a packet longer than it came: one from beyond the port's MTU could leave its chunk.
+            if packet.inner_len > path.payload_max || sealed > packet.frame.len() + packet.frame.tailroom() {
                 packet.drop(DropReason::TooLarge);
                 continue;
             }
@@ -367,7 +369,7 @@ impl Journey {
                 continue;
             };
             packet.counter = counter;
-            packet.frame.resize(message::padded_len(packet.inner_len as usize, path.payload_max as usize) + TAG);
+            packet.frame.resize(sealed);
             packet.frame.prepend(DATA_HEADER);
             let header = message::data_header(session.remote_index(), counter);
             packet.frame.bytes_mut()[..DATA_HEADER].copy_from_slice(&header);

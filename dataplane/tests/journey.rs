@@ -190,6 +190,19 @@ fn a_last_hop_and_a_packet_too_long_are_answered_by_icmp() {
 }
 
 #[test]
+fn a_packet_that_would_grow_out_of_its_chunk_is_dropped() {
+    let mut hub = twins();
+    let mut way = way_to(hub.far[1].remote);
+    way.out.as_mut().unwrap().payload_max = 1800;
+    obey(&mut hub, Order::Way(SiteSlot(1), way));
+    // 314 bytes of headroom and headers, 1,713 of packet, a tag: it fits as it comes, and not with 15 bytes of padding.
+    let frame = hub.seal_to(0, &ipv4(A, B, 64, 1713), 1713);
+    assert_eq!(dropped_for(&mut hub, frame), DropReason::TooLarge);
+    let frame = hub.seal_to(0, &ipv4(A, B, 64, 1712), 1712);
+    assert_eq!(hub.pass(&[frame]).len(), 1);
+}
+
+#[test]
 fn icmp_is_bounded() {
     let mut hub = twins();
     let frames: Vec<_> = (0..500).map(|_| hub.seal(0, &ipv4(A, B, 1, 100))).collect();
