@@ -11,8 +11,9 @@ target := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: demo test test-long build setup tools clean
 
 demo: setup
-	cargo build --release --quiet -p ekiden-dataplane -p ekiden-testbed --bins
-	EKIDEN_BIN=$(target)/release/ekiden $(target)/release/demo
+	@echo "Building the hub and the demo; the first time takes some minutes."
+	@cargo build --release --quiet -p ekiden-dataplane -p ekiden-testbed --bins
+	@EKIDEN_BIN=$(target)/release/ekiden $(target)/release/demo
 
 test: setup tools
 	scripts/test.sh
