@@ -78,6 +78,8 @@ impl Lab {
              ip addr add fd00:{n}::2/64 dev p{n} nodad
              ip link set p{n} up"
         ));
+        // The kernel tells of a carrier a moment after it is there.
+        self.hub(&format!("timeout 10 sh -c 'until ip link show d{n} | grep -q \"state UP\"; do sleep 0.01; done'"));
         for family in ["ipv4", "ipv6"] {
             let at = format!("/proc/sys/net/{family}/neigh/d{n}");
             self.hub(&format!(
