@@ -378,6 +378,15 @@ fn the_outer_header_tells_nothing_of_the_inner_class() {
 }
 
 #[test]
+fn what_a_site_hides_in_its_padding_ends_here() {
+    let mut hub = twins();
+    let mut packet = ipv4(A, B, 64, 100);
+    packet.extend_from_slice(&[0xdb; 12]);
+    let out = hub.pass(&[hub.seal(0, &packet)]);
+    assert_eq!(delivered(&hub, &out), vec![(1, ipv4(A, B, 63, 100))], "and zeros behind it");
+}
+
+#[test]
 fn outer_congestion_reaches_the_inner_packet_or_drops_it() {
     let mut hub = twins();
     let mark = |frame: &mut Vec<u8>, tos: u8| {
