@@ -301,6 +301,10 @@ fn a_site_that_moved_is_told_of_once_until_control_answers() {
     let events = hub.events();
     let [Event::Moved { site: SiteSlot(0), counter: 0, remote, local, .. }] = events[..] else { panic!("{events:?}") };
     assert_eq!((remote, local), (hub.far[0].remote, "192.0.2.1".parse().unwrap()));
+    for _ in 0..70 {
+        assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]).len(), 1, "and goes on stopping nothing");
+    }
+    assert_eq!(hub.events(), vec![], "told of it once is enough");
     // A forged frame from a third place moves nobody.
     let mut forged = hub.seal(0, &ipv4(A, B, 64, 100));
     *forged.last_mut().unwrap() ^= 1;

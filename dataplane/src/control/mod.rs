@@ -215,8 +215,10 @@ impl Control {
             self.run_timers();
             let wait = self.timers.next().map_or(SWEEP, |at| at.since(clock::now()));
             if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
-                // More waits than one turn reads: go on at once, after everything else has had its turn.
+                // More waits than one turn reads: go on at once, but let the runtime look at its sockets and signals
+                // before, or a flood of handshakes would shut out netlink and the API.
                 wake.notify_one();
+                tokio::task::yield_now().await;
             }
             tokio::select! {
                 reason = stop.recv() => {
