@@ -117,7 +117,7 @@ pub struct Journey {
     pub stopped: bool,
 }
 
-/// Frames that a port may leave waiting before more for it are dropped: eight batches, some 10 ms at 50 kpps.
+/// Frames that one turn may put out for one port: the batches of eight rings. More than that is dropped.
 pub const OUT_MAX: usize = 8 * BATCH;
 
 impl Journey {
