@@ -175,15 +175,18 @@ impl Maps {
             redirected: Count::default(),
             drops: vec![Count::default(); types::port_counters::default().drops.len()],
         };
-        let cpus = self.counters.lookup_percpu(&u32::from(port).to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
-        for cpu in cpus.iter().flatten() {
+        let look = || self.counters.lookup_percpu(&u32::from(port).to_ne_bytes(), MapFlags::ANY).map_err(failed);
+        for cpu in look()?.iter().flatten() {
             let counted = from_bytes::<types::port_counters>(cpu);
-            sum.seen += counted.seen;
             sum.passed += counted.passed;
             sum.redirected += counted.redirected;
             for (sum, one) in sum.drops.iter_mut().zip(counted.drops) {
                 *sum += one;
             }
+        }
+        // A second look, so that no frame that is seen meanwhile is in its outcome and not in here.
+        for cpu in look()?.iter().flatten() {
+            sum.seen += from_bytes::<types::port_counters>(cpu).seen;
         }
         Ok(sum)
     }

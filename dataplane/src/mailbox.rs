@@ -45,8 +45,13 @@ pub enum Order {
     Reassembled(PortIndex, Vec<u8>),
     /// Use this socket in the place of the one that the worker has for the same port and queue, and give that one back.
     Replace(Box<Ring>),
-    /// Chunks that were in a closed socket come back to the pool.
-    Frames(Vec<crate::xsk::Frame>),
+    /// Chunks that were in a closed socket come back to the pool; in `unsent` of them lay a packet to be sent.
+    Frames {
+        /// All of them, empty.
+        frames: Vec<crate::xsk::Frame>,
+        /// How many had a packet.
+        unsent: usize,
+    },
     /// End the loop.
     Stop,
 }

@@ -26,6 +26,15 @@ pub struct Ring {
     pub queue: u32,
     /// The socket, unless its port was unplugged.
     pub socket: Socket,
+    /// Its packets in several buffers, and its bad descriptors, that have been counted.
+    oddities: (u64, u64),
+}
+
+impl Ring {
+    /// A socket on queue `queue` of `port`.
+    pub fn new(port: PortIndex, queue: u32, socket: Socket) -> Self {
+        Self { port, queue, socket, oddities: (0, 0) }
+    }
 }
 
 /// All sockets of a worker.
@@ -37,8 +46,6 @@ pub struct Ports {
     looks: u32,
     idle_since: Option<Instant>,
     kick_again: bool,
-    /// Packets in several buffers, and bad descriptors, that have been counted.
-    oddities: (u64, u64),
     /// Frames that the sockets of each port lost which have been replaced since.
     lost_before: Vec<u64>,
 }
@@ -66,15 +73,7 @@ impl Ports {
         for (at, ring) in rings.iter().enumerate() {
             transmit[ring.port.index()].get_or_insert(at);
         }
-        Self {
-            rings,
-            transmit,
-            looks: 0,
-            idle_since: None,
-            kick_again: false,
-            oddities: (0, 0),
-            lost_before: vec![0; ports],
-        }
+        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false, lost_before: vec![0; ports] }
     }
 
     /// How many rings there are to receive from.
@@ -186,11 +185,15 @@ impl Ports {
             let now: u64 = self.rings.iter().filter(|ring| ring.port == port).map(lost).sum();
             rows.port(port).ring_lost.set(self.lost_before[port.index()] + now);
         }
-        let counts = self.rings.iter().map(|ring| ring.socket.counts());
-        let now = counts.fold((0, 0), |(m, b), c| (m + c.multi_buffer_packets, b + c.bad_descriptors));
-        (self.oddities.0..now.0).for_each(|_| rows.hub.count(DropReason::MultiBuffer, 0));
-        (self.oddities.1..now.1).for_each(|_| rows.hub.count(DropReason::BadDescriptor, 0));
-        self.oddities = now;
+        for ring in &mut self.rings {
+            let counts = ring.socket.counts();
+            let now = (counts.multi_buffer_packets, counts.bad_descriptors);
+            (ring.oddities.0..now.0).for_each(|_| rows.hub.count(DropReason::MultiBuffer, 0));
+            (ring.oddities.1..now.1).for_each(|_| rows.hub.count(DropReason::BadDescriptor, 0));
+            // They came, too, though no batch has seen them.
+            rows.port(ring.port).rx_frames.add(now.0 - ring.oddities.0 + now.1 - ring.oddities.1);
+            ring.oddities = now;
+        }
     }
 
     /// Ends a rest: the next one begins with looking.
@@ -199,11 +202,17 @@ impl Ports {
         (self.looks, self.idle_since) = (0, None);
     }
 
-    /// Puts a new socket into the place of a port's old one, which goes back to control to be closed.
-    pub fn replace(&mut self, new: Ring) -> Option<Ring> {
-        let old = self.rings.iter_mut().find(|ring| (ring.port, ring.queue) == (new.port, new.queue))?;
+    /// The ring whose place `new` is to take.
+    pub fn place_of(&self, new: &Ring) -> Option<usize> {
+        self.rings.iter().position(|ring| (ring.port, ring.queue) == (new.port, new.queue))
+    }
+
+    /// Puts a new socket into the place of an old one, which goes back to control to be closed.
+    pub fn replace(&mut self, place: usize, new: Ring, rows: &stats::Rows) -> Ring {
+        self.tally(rows);
+        let old = &mut self.rings[place];
         self.lost_before[old.port.index()] += lost(old);
-        Some(std::mem::replace(old, new))
+        std::mem::replace(old, new)
     }
 
     /// Frames that the kernel has, or has put into rings that were not read: for the census.

@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::tenants::{Tenant, Tenants};
 use crate::underlay::Underlay;
 use crate::worker::{Journey, OUT_MAX, Worker};
-use crate::xsk::{Bound, Device, Frame, HEADROOM, Options, Socket, Umem};
+use crate::xsk::{Bound, Census, Device, Frame, HEADROOM, Options, Socket, Umem};
 use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
@@ -86,6 +86,11 @@ impl Port {
         self.umem.chunk_size()
     }
 
+    /// Where the chunks are, of all ports: they share one memory.
+    pub fn census(&self) -> Census {
+        self.umem.census()
+    }
+
     /// Puts the XDP program on the port, and says what came of it.
     pub fn attach(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<()> {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
@@ -132,7 +137,7 @@ impl Port {
         steering.detach(self.index.0)?;
         self.ifindex = Some(device.ifindex);
         self.attach(steering)?;
-        let ring = |(queue, socket)| (queue % self.workers, Ring { port: self.index, queue: queue as u32, socket });
+        let ring = |(queue, socket)| (queue % self.workers, Ring::new(self.index, queue as u32, socket));
         Ok(sockets.into_iter().enumerate().map(ring).collect())
     }
 }
@@ -177,7 +182,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
 
     // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
     // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
-    for Ring { port, queue, socket } in rings.iter().flatten() {
+    for Ring { port, queue, socket, .. } in rings.iter().flatten() {
         steering.set_socket(port.0, *queue, socket.as_fd())?;
     }
 
@@ -345,7 +350,7 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
             workers,
         });
         for (queue, socket) in sockets.into_iter().enumerate() {
-            rings[queue % workers].push(Ring { port: index, queue: queue as u32, socket });
+            rings[queue % workers].push(Ring::new(index, queue as u32, socket));
         }
     }
     Ok(Opened { ports, cores, rings, chunks })

@@ -25,6 +25,8 @@ pub struct Status {
     pub ports: Vec<Port>,
     /// Its workers, by id.
     pub workers: Vec<Worker>,
+    /// Whether every packet and every chunk is accounted for.
+    pub books: Books,
     /// Its tenants, in the order of the configuration.
     pub tenants: Vec<Tenant>,
     /// What was dropped, hub-wide, by reason. A reason that is missing here was not counted at all.
@@ -181,6 +183,61 @@ pub struct Tenant {
     pub sites: Vec<Site>,
     /// Packets of this tenant that were dropped, by the reason's name.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// The workers' books: what came is what went, and what is under way. Each number is a sum over all workers.
+///
+/// What went is read before what came, so that a hub at work never seems to have sent what it did not receive; and when
+/// it is at rest, [`Books::missing`] and [`Books::chunks_missing`] are zero exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Books {
+    /// Came: frames received.
+    pub received: u64,
+    /// Came: packets that the hub made.
+    pub generated: u64,
+    /// Came: datagrams made whole from fragments.
+    pub reassembled: u64,
+    /// Went: frames that the kernel reported sent.
+    pub completed: u64,
+    /// Went: handshake messages and fragments, copied for control.
+    pub to_control: u64,
+    /// Went: keepalives of sites, which end here.
+    pub keepalives: u64,
+    /// Went: frames that the workers dropped, for whatever reason.
+    pub dropped: u64,
+    /// Under way: packets that wait for a session.
+    pub staged: u64,
+    /// Under way, by the census of the chunks: being sent.
+    pub sending: u64,
+    /// Chunks lent to the kernel to receive into.
+    pub receiving: u64,
+    /// Chunks that are free.
+    pub free: u64,
+    /// All chunks there are.
+    pub chunks: u64,
+}
+
+impl Books {
+    /// All that came.
+    pub fn came(&self) -> u64 {
+        self.received + self.generated + self.reassembled
+    }
+
+    /// What came less what went: what is under way, by subtraction.
+    pub fn under_way(&self) -> i64 {
+        let went = self.completed + self.to_control + self.keepalives + self.dropped;
+        self.came() as i64 - went as i64
+    }
+
+    /// Packets that came, and neither went nor are found under way.
+    pub fn missing(&self) -> i64 {
+        self.under_way() - (self.staged + self.sending) as i64
+    }
+
+    /// Chunks that are nowhere.
+    pub fn chunks_missing(&self) -> i64 {
+        self.chunks as i64 - (self.free + self.receiving + self.sending + self.staged) as i64
+    }
 }
 
 /// How far the hub is with a site.

@@ -11,7 +11,7 @@
 use crate::clock;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
-use crate::ports::Ports;
+use crate::ports::{Ports, Ring};
 use crate::sites::{Sessions, Sites, Way};
 use crate::staging::Shelf;
 use crate::tenants::Tenants;
@@ -454,12 +454,11 @@ impl Journey {
                 Order::GiveUp(site) => self.give_up(site),
                 Order::Emit(port, frame) => self.emit(port, &frame),
                 Order::Reassembled(port, frame) => self.reassembled(port, &frame, now),
-                Order::Replace(ring) => {
-                    if let Some(old) = ports.replace(*ring) {
-                        self.mail.retire(old);
-                    }
+                Order::Replace(ring) => self.replace(*ring, ports, now),
+                Order::Frames { frames, unsent } => {
+                    (0..unsent).for_each(|_| self.rows.hub.count(DropReason::PortDown, 0));
+                    self.pool.extend(frames);
                 }
-                Order::Frames(frames) => self.pool.extend(frames),
                 Order::Stop => self.stopped = true,
             }
         }
@@ -502,6 +501,22 @@ impl Journey {
             self.send(&mut batch, now);
         }
         self.show_staged(slot);
+    }
+
+    /// A socket in the place of one whose interface is gone. What the old one received still goes its way.
+    fn replace(&mut self, new: Ring, ports: &mut Ports, now: Time) {
+        let Some(place) = ports.place_of(&new) else { return };
+        loop {
+            let mut batch = Batch::new();
+            ports.receive(place, &mut batch, &self.rows);
+            if batch.is_empty() {
+                break;
+            }
+            self.relay(&mut batch, now);
+            self.dispatch(&mut batch);
+        }
+        ports.reclaim(&mut self.pool, &self.rows);
+        self.mail.retire(ports.replace(place, new, &self.rows));
     }
 
     fn show_staged(&self, site: SiteSlot) {

@@ -141,6 +141,18 @@ impl Hub {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Waits until the hub is at rest, and its books close: of what came all is gone or found under way, no chunk is
+    /// lost, and XDP gave each frame one end.
+    pub fn balance(&self) -> Result<Status> {
+        let mut last = Vec::new();
+        let balanced = until("the books close", || {
+            let status = self.status()?;
+            last = status.books()?.into_iter().filter(|account| account.came != account.went).collect();
+            Ok(last.is_empty().then_some(status))
+        });
+        balanced.with_context(|| format!("{last:#?}"))
+    }
+
     /// Takes the XDP programs off the ports.
     pub fn detach(&self) -> Result<String> {
         let pins = self.pins.display().to_string();
@@ -196,6 +208,17 @@ impl Systemd {
     }
 }
 
+/// One line of the hub's books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// What came.
+    pub came: u64,
+    /// What went.
+    pub went: u64,
+    /// What was added up.
+    pub text: String,
+}
+
 /// The report of a hub.
 #[derive(Debug, Clone)]
 pub struct Status(pub Value);
@@ -218,6 +241,41 @@ impl Status {
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let rows = self.0["drops"].as_array().into_iter().flatten();
         rows.filter_map(|row| Some((row["reason"].as_str()?.to_owned(), row["packets"].as_u64()?))).collect()
+    }
+
+    /// The hub's books. While packets move, more has come than went; at rest, both sides are equal.
+    pub fn books(&self) -> Result<Vec<Account>> {
+        let account = |what: String, of: &Value, came: &[&str], went: &[&str]| -> Result<Account> {
+            let sum = |names: &[&str]| -> Result<u64> {
+                names.iter().map(|name| of[name].as_u64().with_context(|| format!("{name} of {what}"))).sum()
+            };
+            let text = format!("{what}: {} against {}: {of}", came.join(" + "), went.join(" + "));
+            Ok(Account { came: sum(came)?, went: sum(went)?, text })
+        };
+        let books = &self.0["books"];
+        let came = ["received", "generated", "reassembled"];
+        let went = ["completed", "to_control", "keepalives", "dropped"];
+        let under_way = ["staged", "sending"];
+        let mut all = vec![
+            account("packets".into(), books, &came, &[&went[..], &under_way].concat())?,
+            account("chunks".into(), books, &["chunks"], &[&["free", "receiving"][..], &under_way].concat())?,
+        ];
+        for port in self.0["ports"].as_array().context("ports")? {
+            let went = ["xdp_passed", "xdp_dropped", "ring_lost", "rx_frames"];
+            all.push(account(format!("port {}", port["name"]), port, &["xdp_seen"], &went)?);
+        }
+        Ok(all)
+    }
+
+    /// What can be said of the books of a hub at work: nothing went that did not come. What is under way is left out,
+    /// because it is counted at another moment.
+    pub fn overdrawn(&self) -> Result<Vec<Account>> {
+        let mut all = self.books()?;
+        let books = &self.0["books"];
+        let under_way = books["staged"].as_u64().context("staged")? + books["sending"].as_u64().context("sending")?;
+        all[0].went -= under_way;
+        all.remove(1);
+        Ok(all.into_iter().filter(|account| account.came < account.went).collect())
     }
 
     /// What was dropped since an earlier report.

@@ -128,6 +128,11 @@ impl Iperf {
         Ok(Self { server, client, seconds, what })
     }
 
+    /// Whether it has not come to its end.
+    pub fn is_under_way(&self) -> Result<bool> {
+        self.client.is_alive()
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> Result<Transfer> {
         let status = self.client.end(Duration::from_secs(self.seconds + 30)).with_context(|| self.what.clone())?;

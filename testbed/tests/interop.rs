@@ -53,6 +53,7 @@ fn every_way_with(client: Client) -> Result<()> {
         }
         // The hub sent nothing that a client refused, and refused nothing itself.
         ensure!(hub.status()?.drops().is_empty(), "{:?}", hub.status()?.drops());
+        hub.balance()?;
         Ok(())
     })
 }

@@ -45,6 +45,7 @@ fn sessions_are_replaced_and_no_packet_is_lost() -> Result<()> {
         }
         let drops = hub.status()?.drops();
         ensure!(drops.is_empty(), "{drops:?}");
+        hub.balance()?;
         Ok(())
     })
 }

@@ -62,6 +62,7 @@ fn a_site_sends_from_its_own_addresses_to_those_of_its_tenant() -> Result<()> {
         ensure!(tap.count(|seen| !seen.outgoing)? == 3);
         let status = hub.status()?;
         ensure!(status.0["tenants"][0]["drops"]["no_route"] == 10, "{}", status.0["tenants"][0]);
+        hub.balance()?;
         Ok(())
     })
 }
@@ -75,6 +76,7 @@ fn a_packet_to_its_senders_own_networks_comes_back() -> Result<()> {
         sites[0].speak()?;
         tap.wait_for("packet that came back", |seen| !seen.outgoing && seen.contains(b"hello"))?;
         ensure!(hub.status()?.of_site(&sites[0], "tx_packets")? == before + 1);
+        hub.balance()?;
         Ok(())
     })
 }
@@ -110,7 +112,9 @@ fn the_hub_is_a_hop_that_traceroute_sees() -> Result<()> {
             let pings = echo(a.namespace(), to.parse()?, 1, &["-t", "2"])?;
             ensure!(pings.all(), "{}", pings.text);
         }
-        exactly(&hub, &before, &[("ttl_expired", 4)])
+        exactly(&hub, &before, &[("ttl_expired", 4)])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -157,6 +161,7 @@ fn what_is_no_packet_of_a_site_is_dropped_and_named() -> Result<()> {
         ensure!(tap.count(|seen| !seen.outgoing)? == 0, "something arrived");
         must_ping_both_ways(a, b)?;
         ensure!(hub.status()?.site(a)?["endpoint"] == a.endpoint().to_string());
+        hub.balance()?;
         Ok(())
     })
 }
@@ -180,7 +185,9 @@ fn an_initiation_works_once() -> Result<()> {
         let answers =
             |seen: &ekiden_testbed::Seen| message(&seen.bytes).is_some_and(|m| m.kind == Kind::Response as u8);
         ensure!(tap.count(answers)? == 0, "a replayed initiation was answered");
-        must_ping_both_ways(&sites[0], &sites[1])
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -204,7 +211,9 @@ fn fragments_of_a_sealed_packet_are_put_together() -> Result<()> {
             seen.outgoing && (v4 || bytes[12..14] == [0x86, 0xdd] && bytes[20] == 44)
         };
         ensure!(tap.count(fragments)? >= 16, "nothing was in fragments");
-        exactly(&hub, &before, &[])
+        exactly(&hub, &before, &[])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -217,6 +226,7 @@ fn tcp_flows_both_ways_at_full_size() -> Result<()> {
         }
         let drops = hub.status()?.drops();
         ensure!(drops.keys().all(|reason| reason == "tx_ring_full"), "{drops:?}");
+        hub.balance()?;
         Ok(())
     })
 }

@@ -36,7 +36,9 @@ fn a_hub_that_starts_again_calls_its_sites() -> Result<()> {
         let seen = tap.drain()?;
         ensure!(seen.iter().filter(|seen| initiations(true, seen)).count() == 0, "the sites called");
         ensure!(seen.iter().filter(|seen| initiations(false, seen)).count() >= 2, "the hub did not call");
-        must_ping_both_ways(&sites[0], &sites[1])
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -52,6 +54,7 @@ fn a_client_that_starts_again_is_heard_at_once() -> Result<()> {
             must_ping_both_ways(&sites[0], &sites[1])?;
             ensure!(hub.status()?.drops().is_empty(), "round {round}: {:?}", hub.status()?.drops());
         }
+        hub.balance()?;
         Ok(())
     })
 }
@@ -100,6 +103,7 @@ fn no_tunnel_frame_reaches_the_kernel_when_the_hub_dies_or_starts_again() -> Res
         pass(50)?;
         ensure!(leaked()? >= 40, "detached, the port should be the kernel's");
         drop(stream);
+        hub.balance()?;
         Ok(())
     })
 }

@@ -38,6 +38,8 @@ fn moves_in_the_middle(outside: Outside, mover: usize) -> Result<()> {
 
         let transfer = transfer.finish()?;
         ensure!(transfer.seconds.last().is_some_and(|bytes| *bytes > 0), "{transfer:?}");
-        must_ping_both_ways(&sites[0], &sites[1])
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        hub.balance()?;
+        Ok(())
     })
 }

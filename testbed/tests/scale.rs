@@ -47,6 +47,7 @@ fn ten_thousand_sites_start_and_the_last_two_talk() -> Result<()> {
         ensure!(tenants == TENANTS as usize, "{tenants} tenants");
         eprintln!("ready after {} ms; {memory}", ready.as_millis());
         hub.restart()?;
+        hub.balance()?;
         Ok(())
     })
 }

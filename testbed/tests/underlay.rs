@@ -34,7 +34,9 @@ fn the_next_hop_gets_another_mac_address() -> Result<()> {
         for site in &sites {
             ensure!(status.site(site)?["path"]["next_hop_mac"] == "02:00:00:00:be:ef", "{}", status.site(site)?);
         }
-        must_ping_both_ways(&sites[0], &sites[1])
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -60,6 +62,7 @@ fn a_route_moves_to_another_port() -> Result<()> {
         first.drain()?;
         must_ping_both_ways(&sites[0], &sites[1])?;
         ensure!(first.count(from_hub)? == 0 && second.count(from_hub)? > 0);
+        hub.balance()?;
         Ok(())
     })
 }
@@ -81,6 +84,7 @@ fn a_narrow_path_is_learnt_and_told() -> Result<()> {
         ensure!(hub.status()?.drops().get("too_large") >= Some(&1));
         let pings = echo(a.namespace(), b.v4().into(), 3, &["-s", "1292", "-M", "do"])?;
         ensure!(pings.all(), "{}", pings.text);
+        hub.balance()?;
         Ok(())
     })
 }
@@ -95,7 +99,9 @@ fn a_port_goes_down_and_comes_back() -> Result<()> {
         world.hub.ip("link set d0 up")?;
         restore(&world)?;
         until_true("packets pass again", || reaches(&sites[0], &sites[1]))?;
-        must_ping_both_ways(&sites[0], &sites[1])
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        hub.balance()?;
+        Ok(())
     })
 }
 
@@ -115,6 +121,7 @@ fn an_interface_is_made_anew() -> Result<()> {
         let kernel = Tap::open(&world.hub, "d0")?;
         must_ping_both_ways(&sites[0], &sites[1])?;
         ensure!(kernel.count(|seen| !seen.outgoing && is_tunnel(seen))? == 0, "frames reach the kernel");
+        hub.balance()?;
         Ok(())
     })
 }

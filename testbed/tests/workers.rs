@@ -52,6 +52,7 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
             !drops.keys().any(|reason| reason.starts_with("counter") || reason.starts_with("session")),
             "{drops:?}"
         );
+        hub.balance()?;
         Ok(())
     })
 }

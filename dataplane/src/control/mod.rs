@@ -388,7 +388,7 @@ impl Control {
         }
         for (worker, remains) in std::mem::take(&mut self.remains) {
             match remains.recover(None) {
-                Ok(frames) => self.workers[worker].0.send(Order::Frames(frames)),
+                Ok((frames, unsent)) => self.workers[worker].0.send(Order::Frames { frames, unsent }),
                 Err(not_yet) => self.remains.push((worker, not_yet)),
             }
         }

@@ -6,7 +6,7 @@ use crate::logging::rfc3339;
 use crate::status;
 use crate::underlay::Reach;
 use crypto::Time;
-use stats::Totals;
+use stats::{Rows, Totals};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use wire::{DropReason, SiteSlot, TenantSlot};
@@ -33,12 +33,23 @@ pub struct Facts {
 impl Control {
     /// The whole report.
     pub(super) fn status(&self) -> status::Status {
-        let mut drops = Totals::default();
-        drops.add_row(&self.drops);
+        // Rings before XDP, and what went before what came: what moves meanwhile must not look as if it came from nowhere.
+        let mut ports: Vec<_> = self.ports.iter().map(|port| self.port(port)).collect();
         let xdp = self.steering.counters().unwrap_or_else(|error| {
             tracing::error!("{error}");
             Vec::new()
         });
+        for (port, counters) in ports.iter_mut().zip(&self.ports) {
+            if let Some(counters) = xdp.iter().find(|c| c.port == counters.index.0) {
+                port.xdp_seen = Some(counters.seen.packets);
+                port.xdp_passed = Some(counters.passed.packets);
+                port.xdp_redirected = Some(counters.redirected.packets);
+                port.xdp_dropped = Some(counters.dropped().map(|(_, count)| count.packets).sum());
+            }
+        }
+        let books = self.books();
+        let mut drops = Totals::default();
+        drops.add_row(&self.drops);
         for (number, count) in xdp.iter().flat_map(|port| port.dropped()) {
             if let Some(reason) = DropReason::from_number(number) {
                 drops.add(reason, count.packets, count.bytes);
@@ -51,8 +62,9 @@ impl Control {
             (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &mut drops)).collect();
         status::Status {
             hub: self.hub(),
-            ports: self.ports.iter().map(|port| self.port(port, &xdp)).collect(),
+            ports,
             workers: (0..self.workers.len()).map(|w| self.worker(w)).collect(),
+            books,
             tenants,
             drops: drops
                 .nonzero()
@@ -81,8 +93,40 @@ impl Control {
         }
     }
 
-    fn port(&self, port: &crate::start::Port, xdp: &[bpf::PortCounters]) -> status::Port {
-        let counters = xdp.iter().find(|c| c.port == port.index.0);
+    /// The workers' books. See [`status::Books`] for the order.
+    fn books(&self) -> status::Books {
+        let turns = |field: fn(&stats::LoopRow) -> &stats::Counter| -> u64 {
+            self.workers.iter().map(|(_, rows)| field(&rows.turns).read()).sum()
+        };
+        let ports = |field: fn(&stats::PortRow) -> &stats::Counter| -> u64 {
+            let of = |rows: &Rows| self.ports.iter().map(|port| field(rows.port(port.index)).read()).sum::<u64>();
+            self.workers.iter().map(|(_, rows)| of(rows)).sum()
+        };
+        let mut dropped = Totals::default();
+        for (_, rows) in &self.workers {
+            dropped.add_row(&rows.hub);
+            (0..self.desired.tenants.len()).for_each(|t| dropped.add_row(rows.tenant(TenantSlot(t as u32))));
+        }
+        let (to_control, keepalives) = (turns(|row| &row.to_control), turns(|row| &row.keepalives));
+        let completed = ports(|row| &row.completed_frames);
+        let census = self.ports.first().map(|port| port.census()).unwrap_or_default();
+        status::Books {
+            received: ports(|row| &row.rx_frames),
+            generated: turns(|row| &row.generated),
+            reassembled: turns(|row| &row.reassembled),
+            completed,
+            to_control,
+            keepalives,
+            dropped: dropped.packets(),
+            staged: turns(|row| &row.staged),
+            sending: census.transmit.into(),
+            receiving: census.receive.into(),
+            free: turns(|row| &row.chunks_free),
+            chunks: self.facts.chunks.iter().map(|n| u64::from(*n)).sum(),
+        }
+    }
+
+    fn port(&self, port: &crate::start::Port) -> status::Port {
         let sum = |field: fn(&stats::PortRow) -> &stats::Counter| -> u64 {
             self.workers.iter().map(|(_, rows)| field(rows.port(port.index)).read()).sum()
         };
@@ -104,10 +148,10 @@ impl Control {
             mac: port.mac.map(mac_text),
             up: port.up,
             addresses: port.addresses.clone(),
-            xdp_seen: counters.map(|c| c.seen.packets),
-            xdp_passed: counters.map(|c| c.passed.packets),
-            xdp_redirected: counters.map(|c| c.redirected.packets),
-            xdp_dropped: counters.map(|c| c.dropped().map(|(_, count)| count.packets).sum()),
+            xdp_seen: None,
+            xdp_passed: None,
+            xdp_redirected: None,
+            xdp_dropped: None,
             ring_lost: Some(sum(|row| &row.ring_lost)),
             rx_frames: sum(|row| &row.rx_frames),
             rx_bytes: sum(|row| &row.rx_bytes),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use wire::DROP_REASONS;
 
 use super::table::{Table, ago, bytes, clean, count, duration, or_dash, wrap};
-use super::{CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
+use super::{Books, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
 
 /// Lines are kept within this where the data allows; a long name or an IPv6 endpoint is shown whole all the same.
 const WIDTH: usize = 118;
@@ -13,7 +13,7 @@ const WIDTH: usize = 118;
 /// The whole hub.
 pub fn render(status: &Status) -> String {
     let mut out = String::new();
-    hub(&mut out, &status.hub, &status.tenants);
+    hub(&mut out, &status.hub, &status.books, &status.tenants);
     warnings(&mut out, status);
     if !status.ports.is_empty() {
         out.push('\n');
@@ -66,7 +66,7 @@ pub fn render_tenant(one: &Tenant) -> String {
     out
 }
 
-fn hub(out: &mut String, hub: &Hub, tenants: &[Tenant]) {
+fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
     let _ = writeln!(
         out,
         "hub {}: ekiden {}, pid {}, up {} (since {})",
@@ -103,6 +103,15 @@ fn hub(out: &mut String, hub: &Hub, tenants: &[Tenant]) {
     for (name, value) in rows {
         let _ = writeln!(out, "  {name:<12}{value}");
     }
+    let went = books.came() as i64 - books.under_way();
+    let under_way = books.under_way().max(0) as u64;
+    let _ = writeln!(
+        out,
+        "  packets     {} came, {} went, {} under way",
+        count(books.came()),
+        count(went.max(0) as u64),
+        count(under_way)
+    );
 }
 
 fn warnings(out: &mut String, status: &Status) {

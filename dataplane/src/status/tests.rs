@@ -64,6 +64,17 @@ fn example() -> Status {
             },
             Worker { id: 1, chunks_total: 8192, ..Worker::default() },
         ],
+        books: Books {
+            received: 1_234_500,
+            generated: 12,
+            completed: 1_234_393,
+            to_control: 9,
+            keepalives: 3,
+            dropped: 98,
+            staged: 7,
+            sending: 2,
+            ..Books::default()
+        },
         tenants: vec![Tenant {
             id: 1001,
             service_code: Some("WAN00001001".into()),
@@ -126,6 +137,7 @@ const EXPECTED: &str = r"hub lab: ekiden 0.1.0, pid 4242, up 1 d 3 h (since 2026
   kernel      6.1.0-37-amd64
   config      /etc/ekiden/lab.toml
   sites       1 of 3 with a session, 1 tenants; 3 of 65,536 session slots in use; 7 packets staged
+  packets     1,234,512 came, 1,234,503 went, 9 under way
 
 warning: could not save what is known of the sites: could not write /var/lib/ekiden/lab/peers.new: No space left on
          device (os error 28)

@@ -439,7 +439,8 @@ impl fmt::Debug for Remains {
 }
 
 impl Remains {
-    /// All frames that were lent by way of the closed socket's queue, or `self` for another try later: the kernel
+    /// All frames that were lent by way of the closed socket's queue, and how many of them had a packet to be sent, of
+    /// which nobody will say whether it was; or `self` for another try later: the kernel
     /// finishes some time after the last socket of the queue was closed (27 to 40 ms on veth; with packets in a
     /// NIC, when they have been sent).
     ///
@@ -449,7 +450,7 @@ impl Remains {
     /// # Errors
     ///
     /// `self`, to be tried again.
-    pub fn recover(mut self, successor: Option<&Socket>) -> Result<Vec<Frame>, Remains> {
+    pub fn recover(mut self, successor: Option<&Socket>) -> Result<(Vec<Frame>, usize), Remains> {
         let Queue { id, ifindex, queue, ref open } = *self.queue;
         let replaced = successor.map(|socket| socket.path.queue_of());
         let replaced = replaced.is_some_and(|new| new.id != id && (new.ifindex, new.queue) == (ifindex, queue));
@@ -460,9 +461,9 @@ impl Remains {
         // socket with rings of its own bind to a queue only after the one before has been torn down entirely
         // (xp_clear_dev, which runs after the driver was stopped and the last packet sent was freed), and such a socket
         // is, or was just now, bound; or the interface is gone, which tears down its sockets first.
-        let mut frames = unsafe { self.umem.recover(id) };
+        let (mut frames, unsent) = unsafe { self.umem.recover(id) };
         frames.append(&mut self.spare);
-        Ok(frames)
+        Ok((frames, unsent))
     }
 }
 

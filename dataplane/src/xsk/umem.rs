@@ -229,13 +229,13 @@ impl Umem {
         Some(unsafe { self.make(chunk as u32, offset, len) })
     }
 
-    /// The frames of all chunks still lent by way of `queue`.
+    /// The frames of all chunks still lent by way of `queue`, and how many of these were lent to be sent.
     ///
     /// # Safety
     ///
     /// The kernel must have given up every socket of that queue, and every packet of it that waited to be sent.
-    pub(super) unsafe fn recover(&self, queue: u32) -> Vec<Frame> {
-        let mut frames = Vec::new();
+    pub(super) unsafe fn recover(&self, queue: u32) -> (Vec<Frame>, usize) {
+        let (mut frames, mut unsent) = (Vec::new(), 0);
         for (chunk, owner) in self.owners.iter().enumerate() {
             let was = owner.load(Ordering::Relaxed);
             if was <= Owner::HELD.0 || Owner(was).queue() != queue {
@@ -245,9 +245,10 @@ impl Umem {
                 // SAFETY: lent, so `lend` consumed its frame; the exchange lets one caller only make the next; and the
                 // kernel has given the chunk up, by this function's contract.
                 frames.push(unsafe { self.make(chunk as u32, HEADROOM, 0) });
+                unsent += usize::from(Owner(was) == Owner::transmit(queue));
             }
         }
-        frames
+        (frames, unsent)
     }
 
     /// # Safety
@@ -336,10 +337,11 @@ mod tests {
         }
         assert_eq!(umem.census(), Census { receive: 2, transmit: 2, ..Census::default() });
         // SAFETY: no socket ever knew this memory.
-        let frames = unsafe { umem.recover(2) };
+        let (frames, unsent) = unsafe { umem.recover(2) };
+        assert_eq!(unsent, 1);
         assert_eq!(frames.iter().map(Frame::chunk).collect::<Vec<_>>(), [2, 3]);
         // SAFETY: as above.
-        assert!(unsafe { umem.recover(2) }.is_empty());
+        assert!(unsafe { umem.recover(2) }.0.is_empty());
     }
 
     #[test]
