@@ -7,6 +7,7 @@
 // 3. Lengths must agree, and the payload must have the shape of a WireGuard message.
 // 4. A message that names a receiver index needs a session (or a handshake of ours) that waits for it.
 // 5. Initiations and fragments, which anyone can send, need a token.
+// 6. While a receive ring is more than half full, nobody may have more of it than half of what is free.
 //
 // Every frame is counted once on the way in (seen) and once on the way out (passed, redirected, or a reason).
 // Runs on Linux 6.1 and later; nothing here needs a newer one. Offsets into the packet that the packet itself names
@@ -31,16 +32,22 @@ enum drop_reason {
 	XDP_INITIATION_STRANGER = 5,
 	XDP_NO_SOCKET = 6,
 	XDP_FRAGMENT_RATE = 7,
+	XDP_SHED = 8,
 };
 #define DROP_REASONS 32 // numbers below are the program's, from here on user space's
 
-// What becomes of a frame: a drop reason, or one of these two. Zero is no reason, and 32 is not the program's.
+// What becomes of a frame: a drop reason, or one of these two. Zero is no reason, and from 32 on they are not the program's.
 #define TO_KERNEL 0
-#define TO_RING DROP_REASONS
+#define TO_RING(share) (DROP_REASONS + (share)) // and to whose account, should the ring be short
 
-// Sizes that user space reads from the maps' own max_entries.
+// Who has a share of a ring: these three, and then each site by its slot.
+#define SHARE_KNOWN 0 // initiations of sources that authenticated lately
+#define SHARE_STRANGERS 1 // all other initiations
+#define SHARE_FRAGMENTS 2
+#define SHARE_SITES 3
+
+// A size that user space reads from the maps' own max_entries.
 #define PORTS 64
-#define QUEUES 64
 
 // ---- what user space sets before the program is loaded ----
 
@@ -53,6 +60,9 @@ const volatile __u64 stranger_interval_ns = 0;
 const volatile __u64 stranger_burst_ns = 0;
 const volatile __u64 fragment_interval_ns = 0;
 const volatile __u64 fragment_burst_ns = 0;
+const volatile __u32 port_queues = 1; // rings of a port: the number of a ring is port * port_queues + queue
+const volatile __u32 ring_entries = 0; // of each receive ring
+const volatile __u32 ring_shares = SHARE_SITES; // SHARE_SITES + sites
 // Never read: a variable of this type is what carries the enum into the object's BTF.
 const volatile enum drop_reason drop_reason_in_btf = XDP_MALFORMED;
 
@@ -86,13 +96,45 @@ struct {
 	__type(value, struct port_counters);
 } counters SEC(".maps");
 
-// Row: port * QUEUES + queue
+// Row: the number of the ring, here and in `rings`
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, PORTS * QUEUES);
+	__uint(max_entries, 1); // set by user space: ports * port_queues
 	__type(key, __u32);
 	__type(value, __u32);
 } xsks SEC(".maps");
+
+// How full a ring is: what its worker said last, and what was put there since. Two cache lines, one for each writer.
+struct ring {
+	__u64 gauge; // the worker's: a number that changes each turn in the high half, entries not yet taken in the low one
+	__u64 rest_of_line[7];
+	__u64 put; // frames sent to the ring, ever
+	__u64 put_then; // what `put` was when the gauge had last moved
+	__u64 gauge_then; // the gauge as it was last seen
+	__u64 rest_of_next_line[5];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); // workers write it without a system call
+	__uint(max_entries, 1); // set by user space, as above
+	__type(key, __u32);
+	__type(value, struct ring);
+} rings SEC(".maps");
+
+// Row: ring * ring_shares + share
+struct share {
+	__u64 clock; // frames that the worker had taken from the ring when `level` was true
+	__u64 shed; // frames dropped for want of a share
+	__u32 level; // entries of the ring that are this one's, estimated, in units of 1/65536
+	__u32 reserved;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); // control sums it up without a system call a row
+	__uint(max_entries, 1); // set by user space: ports * port_queues * ring_shares
+	__type(key, __u32);
+	__type(value, struct share);
+} shares SEC(".maps");
 
 // One bit for each UDP port number: set if it is the hub's.
 struct {
@@ -202,18 +244,60 @@ static __always_inline bool take(struct bucket *bucket, __u64 now, __u64 interva
 	return false; // four other CPUs took tokens in these few nanoseconds: this bucket is not idle
 }
 
+// Frames that are on their way into a ring, and that neither its worker nor the program counts: two polls of a driver.
+#define ON_THE_WAY 128
+#define LEVEL_UNIT 65536
+
+// Whether a frame may still go to a ring. Up to half of it, every frame may: there is room for a burst of anybody. From
+// there on nobody may have more of the ring than half of what is still free (a dynamic threshold, as switches have it:
+// Choudhury and Hahne, 1998). So N that flood have equal parts of the ring and leave one such part free, without a rate
+// that somebody would have to configure, and who sends less than its part loses nothing.
+//
+// How much of the ring is whose need not be remembered frame by frame: the ring is first in, first out, so that of what
+// the worker has taken since the last look, each owner's part was as large as its part of the ring.
+//
+// A queue has one CPU at a time, and so has a row here. Where it has not (generic mode), an estimate is off by a frame.
+static __always_inline bool has_room(struct ring *ring, __u32 number, __u32 who)
+{
+	__u64 gauge = *(volatile __u64 *)&ring->gauge;
+	if (gauge != ring->gauge_then) {
+		ring->gauge_then = gauge;
+		ring->put_then = ring->put;
+	}
+	__u64 said = (__u32)gauge, fill = said + (ring->put - ring->put_then);
+	if (fill <= ring_entries / 2)
+		return true;
+	__u32 row = number * ring_shares + who;
+	struct share *share = bpf_map_lookup_elem(&shares, &row);
+	if (!share)
+		return true; // a site that the loader was not told of
+	__u64 clock = ring->put_then - said;
+	__s64 taken = clock - share->clock;
+	if (taken > 0) {
+		share->level = (__u64)taken < fill ? share->level - share->level * taken / fill : 0;
+		share->clock = clock;
+	}
+	__u64 used = fill + ON_THE_WAY, free = used < ring_entries ? ring_entries - used : 0;
+	if (share->level / LEVEL_UNIT > free / 2) {
+		__sync_fetch_and_add(&share->shed, 1);
+		return false;
+	}
+	share->level += LEVEL_UNIT;
+	return true;
+}
+
 // ---- verdicts, from the payload outwards; a reader starts at `steer`, at the end ----
 
-static __always_inline int judge_session(__le32 receiver, __u32 states)
+static __always_inline __u32 judge_session(__le32 receiver, __u32 states)
 {
 	__u32 index = __le32_to_cpu(receiver), slot = index & session_mask;
 	struct session *session = bpf_map_lookup_elem(&sessions, &slot);
 	if (!session || session->index != index || !(states >> session->state & 1))
 		return XDP_SESSION_UNKNOWN;
-	return TO_RING;
+	return TO_RING(SHARE_SITES + session->site);
 }
 
-static __always_inline int judge_initiation(const struct address *source)
+static __always_inline __u32 judge_initiation(const struct address *source)
 {
 	struct address prefix = *source;
 	if (prefix.words[0] | prefix.words[1]) // not IPv4 in its mapped form
@@ -221,17 +305,21 @@ static __always_inline int judge_initiation(const struct address *source)
 	__u64 now = bpf_ktime_get_ns();
 	struct bucket *own = bpf_map_lookup_elem(&known_sources, &prefix);
 	if (own)
-		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING : XDP_INITIATION_KNOWN;
+		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING(SHARE_KNOWN) : XDP_INITIATION_KNOWN;
 	__u32 row = BUCKET_STRANGERS;
 	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
-	return common && take(common, now, stranger_interval_ns, stranger_burst_ns) ? TO_RING : XDP_INITIATION_STRANGER;
+	if (!common || !take(common, now, stranger_interval_ns, stranger_burst_ns))
+		return XDP_INITIATION_STRANGER;
+	return TO_RING(SHARE_STRANGERS);
 }
 
-static __always_inline int judge_fragment(void)
+static __always_inline __u32 judge_fragment(void)
 {
 	__u32 row = BUCKET_FRAGMENTS;
 	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
-	return common && take(common, bpf_ktime_get_ns(), fragment_interval_ns, fragment_burst_ns) ? TO_RING : XDP_FRAGMENT_RATE;
+	if (!common || !take(common, bpf_ktime_get_ns(), fragment_interval_ns, fragment_burst_ns))
+		return XDP_FRAGMENT_RATE;
+	return TO_RING(SHARE_FRAGMENTS);
 }
 
 // The messages of WireGuard: type and three reserved zeros, read as one word.
@@ -244,7 +332,7 @@ static __always_inline int judge_fragment(void)
 #define COOKIE_LEN 64
 #define DATA_MIN_LEN 32 // a keepalive; not every sender pads to 16, so any length from here on
 
-static __always_inline int judge_message(const void *payload, const void *end, __u32 length, const struct address *source)
+static __always_inline __u32 judge_message(const void *payload, const void *end, __u32 length, const struct address *source)
 {
 	const __le32 *words = payload;
 	if (length < DATA_MIN_LEN || (const void *)(words + 3) > end)
@@ -262,7 +350,7 @@ static __always_inline int judge_message(const void *payload, const void *end, _
 
 // `room` is what the IP header says it carries; zero if it contradicts itself. A datagram cut before its port numbers
 // could be the hub's; the kernel could only discard it, so it is not passed either.
-static __always_inline int judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
+static __always_inline __u32 judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
 {
 	const struct udphdr *udp = at;
 	if ((const void *)(udp + 1) > end)
@@ -275,7 +363,7 @@ static __always_inline int judge_udp(const void *at, const void *end, __u32 room
 	return judge_message(udp + 1, end, length - sizeof(*udp), from);
 }
 
-static __always_inline int judge_v4(const void *at, const void *end)
+static __always_inline __u32 judge_v4(const void *at, const void *end)
 {
 	const struct iphdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 4 || ip->protocol != IPPROTO_UDP)
@@ -300,7 +388,7 @@ struct fragment_header { // RFC 8200, 4.5
 	__be32 identification;
 };
 
-static __always_inline int judge_v6(const void *at, const void *end)
+static __always_inline __u32 judge_v6(const void *at, const void *end)
 {
 	const struct ipv6hdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 6)
@@ -320,7 +408,7 @@ static __always_inline int judge_v6(const void *at, const void *end)
 	return room > sizeof(*fragment) && at + room <= end ? judge_fragment() : XDP_MALFORMED;
 }
 
-static __always_inline int judge(const void *data, const void *end, const struct port *port)
+static __always_inline __u32 judge(const void *data, const void *end, const struct port *port)
 {
 	const struct ethhdr *eth = data;
 	const __u16 *mac = data;
@@ -333,6 +421,19 @@ static __always_inline int judge(const void *data, const void *end, const struct
 	if (eth->h_proto == __constant_cpu_to_be16(ETH_P_IPV6))
 		return judge_v6(eth + 1, end);
 	return TO_KERNEL;
+}
+
+#define SENT 0
+static __always_inline __u32 send(__u32 number, __u32 who)
+{
+	struct ring *ring = bpf_map_lookup_elem(&rings, &number);
+	// The fallback is to drop, so that a dead hub fails closed.
+	if (!ring || bpf_redirect_map(&xsks, number, XDP_DROP) != XDP_REDIRECT)
+		return XDP_NO_SOCKET;
+	if (!has_room(ring, number, who))
+		return XDP_SHED;
+	ring->put++;
+	return SENT;
 }
 
 SEC("xdp")
@@ -352,13 +453,12 @@ int steer(struct xdp_md *ctx)
 		count(&books->passed, bytes);
 		return XDP_PASS;
 	}
-	if (outcome == TO_RING) {
-		// The fallback is to drop, so that a dead hub fails closed.
-		if (queue < QUEUES && bpf_redirect_map(&xsks, row * QUEUES + queue, XDP_DROP) == XDP_REDIRECT) {
+	if (outcome >= TO_RING(0)) {
+		outcome = queue < port_queues ? send(row * port_queues + queue, outcome - TO_RING(0)) : XDP_NO_SOCKET;
+		if (outcome == SENT) {
 			count(&books->redirected, bytes);
 			return XDP_REDIRECT;
 		}
-		outcome = XDP_NO_SOCKET;
 	}
 	count(&books->drops[outcome % DROP_REASONS], bytes);
 	return XDP_DROP;

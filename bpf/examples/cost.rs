@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use bpf::{Limits, Options, Rate, SessionEntry, SessionState, Steering};
+use bpf::{Limits, Options, Rate, Rings, SessionEntry, SessionState, Steering};
 use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, Udp, message};
 
 const LIVE: u32 = 0x1234_5621;
@@ -24,7 +24,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         fragments: open,
         ..Limits::default()
     };
-    let mut steering = Steering::load(Options { limits, ..Options::new("cost", LISTEN) })?;
+    for (ring, entries) in [("a ring that is not half full", u32::MAX), ("a ring that runs over", 2048)] {
+        println!("{ring}:");
+        measure(limits.clone(), Rings { ports: 1, queues: 1, entries })?;
+    }
+    Ok(())
+}
+
+fn measure(limits: Limits, rings: Rings) -> Result<(), Box<dyn Error>> {
+    let mut steering = Steering::load(Options { limits, rings, ..Options::new("cost", LISTEN) })?;
     steering.set_mac(0, PORT_MAC)?;
     steering.set_local(HUB4.into())?;
     steering.set_local(HUB6.into())?;

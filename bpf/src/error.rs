@@ -41,6 +41,14 @@ pub enum Error {
         /// What the kernel said.
         source: libbpf_rs::Error,
     },
+    /// A map could not be shared with the program.
+    #[error("map {map} of the XDP program could not be mapped: {source}")]
+    Mapping {
+        /// The map's name in the program.
+        map: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A descriptor could not be duplicated.
     #[error("no further file descriptor: {0}; raise the limit (LimitNOFILE= in systemd)")]
     Descriptor(io::Error),

@@ -12,6 +12,7 @@
 
 mod attach;
 mod error;
+mod gauge;
 mod maps;
 mod pin;
 mod program;
@@ -24,11 +25,16 @@ use std::path::PathBuf;
 
 pub use attach::{Attached, Mode};
 pub use error::{Error, Holder};
+pub use gauge::Gauge;
 pub use maps::{Count, PortCounters, SessionEntry, SessionState};
 pub use pin::{DEFAULT_PIN_ROOT, detach};
 pub use sys::Verdict;
 
+use gauge::Gauges;
 use maps::Maps;
+
+/// More queues than this on a port are refused.
+const QUEUES_MAX: u32 = 64;
 
 /// What a hub's steering is set up with; what is not here can be changed while it runs.
 #[derive(Debug, Clone)]
@@ -41,6 +47,10 @@ pub struct Options {
     pub listen_ports: Vec<u16>,
     /// The number of low bits of a receiver index that are its slot: 1 to 24. A slot takes 16 bytes of kernel memory.
     pub session_bits: u8,
+    /// The receive rings that there will be.
+    pub rings: Rings,
+    /// The number of sites: each has a share of a ring that runs full. 24 bytes of kernel memory a ring.
+    pub sites: u32,
     /// How many initiations and fragments may reach control.
     pub limits: Limits,
 }
@@ -53,9 +63,22 @@ impl Options {
             pin_root: DEFAULT_PIN_ROOT.into(),
             listen_ports: vec![listen_port],
             session_bits: 16,
+            rings: Rings { ports: 1, queues: 1, entries: 2048 },
+            sites: 1,
             limits: Limits::default(),
         }
     }
+}
+
+/// The receive rings of a hub's sockets: one for each queue of each port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rings {
+    /// Ports, numbered from 0; at most 64.
+    pub ports: u16,
+    /// Queues of the port that has most; at most 64.
+    pub queues: u32,
+    /// Entries of a ring.
+    pub entries: u32,
 }
 
 /// How many frames that anyone can send may reach control.
@@ -103,6 +126,7 @@ impl Default for Limits {
 pub struct Steering {
     options: Options,
     maps: Maps,
+    gauges: Gauges,
     ports: BTreeMap<u16, Port>,
 }
 
@@ -127,11 +151,14 @@ impl Steering {
         if !(1..=24).contains(&options.session_bits) {
             return Err(Error::SessionBits { found: options.session_bits });
         }
+        // So many sockets are more than any machine has, and their sum stays far from the limits of a map.
+        maps::within("queue", options.rings.queues.saturating_sub(1), QUEUES_MAX)?;
         let (program, maps) = program::load(&options, 0, None)?;
         for port in &options.listen_ports {
             maps.listen(*port)?;
         }
-        Ok(Self { options, maps, ports: BTreeMap::from([(0, Port { program, link: None })]) })
+        let gauges = Gauges::map(maps.rings(), maps.shares(), options.sites)?;
+        Ok(Self { options, maps, gauges, ports: BTreeMap::from([(0, Port { program, link: None })]) })
     }
 
     /// Puts the program on an interface of this network namespace, under the number `port`, and pins it.
@@ -166,12 +193,30 @@ impl Steering {
 
     /// Frames of this port and receive queue go to this AF_XDP socket. The entry vanishes with the socket.
     pub fn set_socket(&self, port: u16, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
-        self.maps.set_socket(port, queue, socket)
+        self.maps.set_socket(self.ring(port, queue)?, socket)
     }
 
     /// Frames of this port and receive queue are dropped, and counted as `xdp_no_socket`.
     pub fn clear_socket(&self, port: u16, queue: u32) -> Result<(), Error> {
-        self.maps.clear_socket(port, queue)
+        self.maps.clear_socket(self.ring(port, queue)?)
+    }
+
+    /// The number of a ring.
+    fn ring(&self, port: u16, queue: u32) -> Result<u32, Error> {
+        let Rings { ports, queues, .. } = self.options.rings;
+        maps::within("port", port.into(), ports.into())?;
+        maps::within("queue", queue, queues)?;
+        Ok(u32::from(port) * queues + queue)
+    }
+
+    /// Where the worker of a ring says how full it is.
+    pub fn gauge(&self, port: u16, queue: u32) -> Result<Gauge, Error> {
+        Ok(self.gauges.gauge(self.ring(port, queue)?))
+    }
+
+    /// Frames of a site that were dropped because a ring was more than half full and the site had its share of it.
+    pub fn shed(&self, site: u32) -> u64 {
+        self.gauges.shed(site)
     }
 
     /// Messages for this receiver index may pass. A slot is `index & (2^session_bits - 1)`.

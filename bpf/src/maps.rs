@@ -30,7 +30,7 @@ macro_rules! maps {
     };
 }
 
-maps! { ports counters xsks listen_ports local_addresses sessions known_sources shared_buckets }
+maps! { ports counters xsks rings shares listen_ports local_addresses sessions known_sources shared_buckets }
 
 /// What the program knows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,21 +114,20 @@ impl Maps {
         self.ports.update(&u32::from(port).to_ne_bytes(), bytes_of(&entry), MapFlags::ANY).map_err(in_map("ports"))
     }
 
-    pub(crate) fn set_socket(&self, port: u16, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
-        let key = self.socket_key(port, queue)?;
-        self.xsks.update(&key, &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY).map_err(in_map("xsks"))
+    pub(crate) fn set_socket(&self, ring: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        self.xsks.update(&ring.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY).map_err(in_map("xsks"))
     }
 
-    pub(crate) fn clear_socket(&self, port: u16, queue: u32) -> Result<(), Error> {
-        let key = self.socket_key(port, queue)?;
-        ignore(self.xsks.delete(&key), ErrorKind::NotFound).map_err(in_map("xsks"))
+    pub(crate) fn clear_socket(&self, ring: u32) -> Result<(), Error> {
+        ignore(self.xsks.delete(&ring.to_ne_bytes()), ErrorKind::NotFound).map_err(in_map("xsks"))
     }
 
-    fn socket_key(&self, port: u16, queue: u32) -> Result<[u8; 4], Error> {
-        self.check_port(port)?;
-        let queues = self.xsks.max_entries() / self.counters.max_entries();
-        within("queue", queue, queues)?;
-        Ok((u32::from(port) * queues + queue).to_ne_bytes())
+    pub(crate) fn rings(&self) -> &MapHandle {
+        &self.rings
+    }
+
+    pub(crate) fn shares(&self) -> &MapHandle {
+        &self.shares
     }
 
     pub(crate) fn set_session(&self, slot: u32, entry: SessionEntry) -> Result<(), Error> {
@@ -213,7 +212,7 @@ fn source_prefix(address: IpAddr) -> IpAddr {
     }
 }
 
-fn within(what: &'static str, found: u32, room: u32) -> Result<(), Error> {
+pub(crate) fn within(what: &'static str, found: u32, room: u32) -> Result<(), Error> {
     if found < room { Ok(()) } else { Err(Error::Range { what, found, room }) }
 }
 

@@ -42,9 +42,16 @@ pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Resul
     (constants.known_interval_ns, constants.known_burst_ns) = nanoseconds(limits.known_source);
     (constants.stranger_interval_ns, constants.stranger_burst_ns) = nanoseconds(limits.strangers);
     (constants.fragment_interval_ns, constants.fragment_burst_ns) = nanoseconds(limits.fragments);
+    constants.port_queues = options.rings.queues;
+    constants.ring_entries = options.rings.entries;
+    constants.ring_shares += options.sites; // to those that the program has besides
+    let (rings, shares) = (u32::from(options.rings.ports) * options.rings.queues, constants.ring_shares);
     match shared {
         Some(maps) => maps.reuse(&mut open.maps).map_err(refused)?,
         None => {
+            open.maps.xsks.set_max_entries(rings).map_err(refused)?;
+            open.maps.rings.set_max_entries(rings).map_err(refused)?;
+            open.maps.shares.set_max_entries(rings.saturating_mul(shares)).map_err(refused)?;
             open.maps.sessions.set_max_entries(slots(options)).map_err(refused)?;
             open.maps.known_sources.set_max_entries(limits.known_sources.max(1)).map_err(refused)?;
         }

@@ -8,7 +8,8 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 
 use crate::program::types;
 
@@ -76,6 +77,53 @@ pub(crate) fn from_bytes<T: Plain>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>(), "the kernel's value and its BTF type differ");
     // SAFETY: the slice has `size_of::<T>()` bytes (just asserted), any bits are a `Plain` value, alignment is not assumed.
     unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) }
+}
+
+/// The values of an array map that was made with `BPF_F_MMAPABLE`: memory that the program, this process and whoever else
+/// has the map share, and that stays where it is.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; it is only touched as atomic words, by `word`.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Maps the first `len` bytes of the values.
+    pub(crate) fn new(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice; nothing that exists is touched.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, access, kind, map.as_raw_fd(), 0) };
+        match NonNull::new(base.cast::<u8>()) {
+            Some(base) if base.as_ptr().cast::<libc::c_void>() != libc::MAP_FAILED => Ok(Self { base, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The word at an offset in bytes.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.len && self.len - offset >= 8, "a word at {offset}");
+        // SAFETY: inside the mapping and aligned, by the assertion and because a mapping begins with a page; it lives as
+        // long as `self`. All that this process does to it is atomic; what the program does on the other side is as if
+        // another process did it, which atomics are made for.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, and no reference into it outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
 }
 
 /// Attaches a program to an interface of this network namespace; the program leaves with the last holder of the link.

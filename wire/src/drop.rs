@@ -39,7 +39,7 @@ drop_reasons! {
     5 XdpInitiationStranger "xdp_initiation_stranger" "A handshake initiation of an unknown source while strangers' initiations exceed their common rate; a flood, or many sites starting at once."
     6 XdpNoSocket "xdp_no_socket" "No worker listened on this queue: the hub is starting, stopping or dead. Nothing is passed to the kernel instead."
     7 XdpFragmentRate "xdp_fragment_rate" "A fragment of a UDP datagram to the hub above the rate at which fragments are reassembled."
-    8 XdpRingFull "xdp_ring_full" "The worker's receive ring was more than half full and this site had used its share of what was left."
+    8 XdpShed "xdp_shed" "A worker's receive ring was more than half full, and this site (or strangers' handshakes, or fragments) had its share of it already: more than the worker can do, most likely of one site."
 
     // The outer packet, as a worker reads it again.
     32 OuterMalformed "outer_malformed" "An outer IP or UDP header that contradicts its length, or an IPv4 header whose checksum is wrong; damaged on the way."

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bpf::{Limits, Options};
+use bpf::{Limits, Options, Rings};
 
 pub(crate) const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -18,6 +18,9 @@ pub(crate) fn options(name: &str, limits: Limits) -> Options {
     Options {
         pin_root: format!("/sys/fs/bpf/ekiden-test-{}-{name}", std::process::id()).into(),
         session_bits: 8,
+        // So many entries that a ring without a worker is not taken for one that runs full.
+        rings: Rings { ports: 8, queues: 2, entries: u32::MAX },
+        sites: 256,
         limits,
         ..Options::new("test", LISTEN)
     }
