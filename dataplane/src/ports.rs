@@ -26,14 +26,16 @@ pub struct Ring {
     pub queue: u32,
     /// The socket, unless its port was unplugged.
     pub socket: Socket,
+    /// Where XDP reads how full the socket's receive ring is.
+    gauge: bpf::Gauge,
     /// Its packets in several buffers, and its bad descriptors, that have been counted.
     oddities: (u64, u64),
 }
 
 impl Ring {
     /// A socket on queue `queue` of `port`.
-    pub fn new(port: PortIndex, queue: u32, socket: Socket) -> Self {
-        Self { port, queue, socket, oddities: (0, 0) }
+    pub fn new(port: PortIndex, queue: u32, socket: Socket, gauge: bpf::Gauge) -> Self {
+        Self { port, queue, socket, gauge, oddities: (0, 0) }
     }
 }
 
@@ -91,12 +93,13 @@ impl Ports {
         }
     }
 
-    /// One batch of what a ring has received.
+    /// One batch of what a ring has received. What is left there, XDP is told: it sheds if that is too much.
     #[inline]
     pub fn receive(&mut self, ring: usize, batch: &mut Batch, rows: &stats::Rows) {
-        let Ring { port, socket, .. } = &mut self.rings[ring];
+        let Ring { port, socket, gauge, .. } = &mut self.rings[ring];
         let mut arrivals = Arrivals { batch, port: *port, bytes: 0 };
         let received = socket.receive(&mut arrivals, BATCH);
+        gauge.say(socket.waiting());
         if received > 0 {
             let row = rows.port(*port);
             row.rx_frames.add(received as u64);

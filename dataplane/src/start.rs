@@ -137,8 +137,11 @@ impl Port {
         steering.detach(self.index.0)?;
         self.ifindex = Some(device.ifindex);
         self.attach(steering)?;
-        let ring = |(queue, socket)| (queue % self.workers, Ring::new(self.index, queue as u32, socket));
-        Ok(sockets.into_iter().enumerate().map(ring).collect())
+        let ring = |(queue, socket): (usize, Socket)| {
+            let gauge = steering.gauge(self.index.0, queue as u32)?;
+            Ok((queue % self.workers, Ring::new(self.index, queue as u32, socket, gauge)))
+        };
+        sockets.into_iter().enumerate().map(ring).collect()
     }
 }
 
@@ -177,8 +180,12 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let session_bits = crate::control::session_bits(sites.len());
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
+    let devices = devices(&desired)?;
+    let queues = devices.iter().map(queues).max().unwrap_or(1);
+    options.rings = bpf::Rings { ports: devices.len() as u16, queues, entries: RING };
+    options.sites = sites.len() as u32;
     let steering = bpf::Steering::load(options)?;
-    let Opened { ports, cores, mut rings, chunks } = open_ports(&desired, &machine)?;
+    let Opened { ports, cores, mut rings, chunks } = open_ports(&desired, &machine, devices, &steering)?;
 
     // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
     // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
@@ -278,13 +285,23 @@ struct Opened {
     chunks: Vec<u32>,
 }
 
+/// The interfaces of all ports, in their order.
+fn devices(desired: &Desired) -> anyhow::Result<Vec<Device>> {
+    let find = |port: &crate::config::Port| Device::find(&port.name).with_context(|| format!("port {}", port.name));
+    desired.ports.iter().map(find).collect()
+}
+
+fn queues(device: &Device) -> u32 {
+    device.receive_queues.max(1)
+}
+
 /// Opens packet memory, and a socket on every queue of every port.
-fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
-    let mut devices = Vec::new();
-    for port in &desired.ports {
-        devices.push(Device::find(&port.name).with_context(|| format!("port {}", port.name))?);
-    }
-    let queues = |device: &Device| device.receive_queues.max(1);
+fn open_ports(
+    desired: &Desired,
+    machine: &Machine,
+    devices: Vec<Device>,
+    steering: &bpf::Steering,
+) -> anyhow::Result<Opened> {
     let fewest = devices.iter().map(queues).min().context("a hub needs at least one port")?;
     let wanted = desired.workers.cores.clone().unwrap_or_else(|| machine.cores.clone());
     let workers = wanted.len().min(fewest as usize);
@@ -350,7 +367,8 @@ fn open_ports(desired: &Desired, machine: &Machine) -> anyhow::Result<Opened> {
             workers,
         });
         for (queue, socket) in sockets.into_iter().enumerate() {
-            rings[queue % workers].push(Ring::new(index, queue as u32, socket));
+            let gauge = steering.gauge(index.0, queue as u32)?;
+            rings[queue % workers].push(Ring::new(index, queue as u32, socket, gauge));
         }
     }
     Ok(Opened { ports, cores, rings, chunks })
@@ -366,7 +384,7 @@ fn open_all(umem: &'static Umem, devices: &[Device], zero_copy: Option<bool>) ->
     let mut all: Vec<Vec<Socket>> = Vec::new();
     for device in devices {
         let mut sockets: Vec<Socket> = Vec::new();
-        for queue in 0..device.receive_queues.max(1) {
+        for queue in 0..queues(device) {
             let share = all.iter().flatten().chain(&sockets).next();
             sockets.push(Socket::open(umem, device.ifindex, queue, &socket_options(zero_copy), share)?);
         }

@@ -282,6 +282,9 @@ pub struct Site {
     pub tx_bytes: u64,
     /// Packets that wait now for a session with it.
     pub staged: u32,
+    /// Frames that named a session of it and that XDP dropped (`xdp_shed`), since it had its share of a ring that was more
+    /// than half full. They are not verified, so they need not be its own.
+    pub shed_packets: u64,
     /// The way to it through the underlay; null if there is no endpoint to look for.
     pub path: Option<Path>,
 }

@@ -226,6 +226,7 @@ impl Control {
             tx_packets: sum(|row| &row.tx_packets),
             tx_bytes: sum(|row| &row.tx_bytes),
             staged: sum(|row| &row.staged) as u32,
+            shed_packets: self.steering.shed(slot.0),
             path: site.endpoint.map(|_| self.path(reach, &site.way)),
         }
     }

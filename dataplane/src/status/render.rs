@@ -48,6 +48,7 @@ pub fn render_tenant(one: &Tenant) -> String {
             ("received", format!("{} packets, {}", count(site.rx_packets), bytes(site.rx_bytes))),
             ("sent", format!("{} packets, {}", count(site.tx_packets), bytes(site.tx_bytes))),
             ("staged", format!("{} packets", count(site.staged.into()))),
+            ("shed", format!("{} packets", count(site.shed_packets))),
         ];
         for (name, value) in rows {
             let _ = writeln!(out, "    {name:<12}{value}");
@@ -224,6 +225,11 @@ fn tenant(out: &mut String, tenant: &Tenant) {
         table.row(site_row(site));
     }
     let _ = write!(out, "{table}");
+    let shed = tenant.sites.iter().filter(|site| site.shed_packets > 0);
+    let shed: Vec<String> = shed.map(|site| format!("{} {}", clean(&site.name), count(site.shed_packets))).collect();
+    if !shed.is_empty() {
+        let _ = writeln!(out, "  shed: {}", wrap(&shed.join(", "), WIDTH - 8, 8));
+    }
     let lost: Vec<String> = tenant
         .drops
         .iter()

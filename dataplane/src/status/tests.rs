@@ -105,6 +105,7 @@ fn example() -> Status {
                     rx_packets: 9,
                     rx_bytes: 1023,
                     staged: 7,
+                    shed_packets: 51_000,
                     path: Some(Path { unreachable: Some("no route".into()), ..Path::default() }),
                     ..site("東京")
                 },
@@ -161,6 +162,7 @@ tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}[31m
   a     192.0.2.7:51820      12 s ago   live       617,250  882.9 MiB  617,000  882.6 MiB       0  d0
   東京  [2001:db8::7]:40001  2 h ago    handshake        9     1023 B        0        0 B       7  no route
   new   -                    never      none             0        0 B        0        0 B       0  -
+  shed: 東京 51,000
   dropped: auth_failed 3, no_route 12
 
 DROPPED            PACKETS       BYTES
@@ -189,6 +191,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     received    617,250 packets, 882.9 MiB
     sent        617,000 packets, 882.6 MiB
     staged      0 packets
+    shed        0 packets
 
   site 東京
     public key  東京+key=
@@ -200,6 +203,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     received    9 packets, 1023 B
     sent        0 packets, 0 B
     staged      7 packets
+    shed        51,000 packets
 
   site new
     public key  new+key=
@@ -211,6 +215,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     received    0 packets, 0 B
     sent        0 packets, 0 B
     staged      0 packets
+    shed        0 packets
 
   DROPPED      PACKETS  BYTES
   no_route          12      -

@@ -197,6 +197,11 @@ impl Path {
         reclaimed
     }
 
+    #[inline]
+    pub(super) fn waiting(&self) -> u32 {
+        self.rings.receive.outstanding()
+    }
+
     pub(super) fn in_kernel(&self) -> InKernel {
         let Counts { filled, received, transmitted, completed, .. } = self.counts;
         InKernel {

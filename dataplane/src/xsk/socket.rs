@@ -380,6 +380,12 @@ impl Socket {
         self.path.counts()
     }
 
+    /// Frames in the receive ring that were not received yet.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.path.waiting()
+    }
+
     /// Where the frames are that this socket can see.
     pub fn in_kernel(&self) -> InKernel {
         self.path.in_kernel()
