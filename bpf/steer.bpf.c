@@ -183,11 +183,16 @@ struct bucket {
 	__u64 full_at_ns;
 };
 // Sources that have proved their address, each with a bucket of its own. Only user space adds to it, so a flood of
-// made-up sources cannot push honest ones out.
+// made-up sources cannot push honest ones out. Each is there twice: by its address and port, which others can hardly
+// guess, so that a flood in its name does not shut it out; and by its prefix, for when it comes back by another port.
+struct source {
+	__u32 words[4]; // of the address; of a prefix, IPv4: the address, IPv6: its /64
+	__u32 port; // in network order; of a prefix: 0
+};
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
-	__type(key, struct address); // IPv4: the address; IPv6: its /64
+	__type(key, struct source);
 	__type(value, struct bucket);
 } known_sources SEC(".maps");
 
@@ -297,13 +302,17 @@ static __always_inline __u32 judge_session(__le32 receiver, __u32 states)
 	return TO_RING(SHARE_SITES + session->site);
 }
 
-static __always_inline __u32 judge_initiation(const struct address *source)
+static __always_inline __u32 judge_initiation(const struct address *from, __be16 port)
 {
-	struct address prefix = *source;
-	if (prefix.words[0] | prefix.words[1]) // not IPv4 in its mapped form
-		prefix.words[2] = prefix.words[3] = 0;
+	struct source source = { { from->words[0], from->words[1], from->words[2], from->words[3] }, port };
 	__u64 now = bpf_ktime_get_ns();
-	struct bucket *own = bpf_map_lookup_elem(&known_sources, &prefix);
+	struct bucket *own = bpf_map_lookup_elem(&known_sources, &source);
+	if (!own) {
+		if (source.words[0] | source.words[1]) // not IPv4 in its mapped form
+			source.words[2] = source.words[3] = 0;
+		source.port = 0;
+		own = bpf_map_lookup_elem(&known_sources, &source);
+	}
 	if (own)
 		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING(SHARE_KNOWN) : XDP_INITIATION_KNOWN;
 	__u32 row = BUCKET_STRANGERS;
@@ -332,7 +341,7 @@ static __always_inline __u32 judge_fragment(void)
 #define COOKIE_LEN 64
 #define DATA_MIN_LEN 32 // a keepalive; not every sender pads to 16, so any length from here on
 
-static __always_inline __u32 judge_message(const void *payload, const void *end, __u32 length, const struct address *source)
+static __always_inline __u32 judge_message(const void *payload, const void *end, __u32 length, const struct address *from, __be16 port)
 {
 	const __le32 *words = payload;
 	if (length < DATA_MIN_LEN || (const void *)(words + 3) > end)
@@ -340,7 +349,7 @@ static __always_inline __u32 judge_message(const void *payload, const void *end,
 	if (words[0] == DATA)
 		return judge_session(words[1], 1 << SESSION_LIVE);
 	if (words[0] == INITIATION && length == INITIATION_LEN)
-		return judge_initiation(source);
+		return judge_initiation(from, port);
 	if (words[0] == RESPONSE && length == RESPONSE_LEN)
 		return judge_session(words[2], 1 << SESSION_HANDSHAKE);
 	if (words[0] == COOKIE && length == COOKIE_LEN) // answers an initiation of ours, or a response, whose session is live already
@@ -360,7 +369,7 @@ static __always_inline __u32 judge_udp(const void *at, const void *end, __u32 ro
 	__u32 length = __be16_to_cpu(udp->len);
 	if (length < sizeof(*udp) || length != room || at + length > end)
 		return XDP_MALFORMED;
-	return judge_message(udp + 1, end, length - sizeof(*udp), from);
+	return judge_message(udp + 1, end, length - sizeof(*udp), from, udp->source);
 }
 
 static __always_inline __u32 judge_v4(const void *at, const void *end)

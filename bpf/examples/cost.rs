@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use bpf::{Limits, Options, Rate, Rings, SessionEntry, SessionState, Steering};
-use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, Udp, message};
+use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message};
 
 const LIVE: u32 = 0x1234_5621;
 
@@ -38,7 +38,7 @@ fn measure(limits: Limits, rings: Rings) -> Result<(), Box<dyn Error>> {
     steering.set_local(HUB6.into())?;
     let entry = SessionEntry { index: LIVE, worker: 0, tenant: 0, site: 0, state: SessionState::Live };
     steering.set_session(LIVE & 0xffff, entry)?;
-    steering.know_source(SITE6.into())?;
+    steering.know_source((SITE6, SOURCE_PORT).into())?;
     // SAFETY: no pointers; checked before it is owned.
     let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {

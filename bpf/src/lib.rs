@@ -19,7 +19,7 @@ mod program;
 mod sys;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -84,13 +84,15 @@ pub struct Rings {
 /// How many frames that anyone can send may reach control.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Initiations of one source that has proved its address ([`Steering::know_source`]): an IPv4 address or an IPv6 /64.
+    /// Initiations of one source that has proved its address ([`Steering::know_source`]): an address and port, and once
+    /// more an IPv4 address or an IPv6 /64 without it.
     pub known_source: Rate,
     /// Initiations of all other sources together.
     pub strangers: Rate,
     /// Fragments of UDP datagrams to the hub's addresses, from all sources together.
     pub fragments: Rate,
-    /// How many known sources are remembered; beyond, the least recently used is forgotten. About 100 bytes each.
+    /// How many rows of known sources there are, two a source; beyond, the least recently used is forgotten. About 100 bytes
+    /// each.
     pub known_sources: u32,
 }
 
@@ -239,10 +241,10 @@ impl Steering {
         self.maps.clear_local(address)
     }
 
-    /// This source has proved its address (a handshake was completed, or MAC2 was right): its initiations have a bucket
-    /// of their own. Saying it again does not fill that bucket.
-    pub fn know_source(&self, address: IpAddr) -> Result<(), Error> {
-        self.maps.know_source(address)
+    /// This source has proved its address (a handshake was completed): its initiations have a bucket of their own, and
+    /// those from other ports or, with IPv6, other addresses of its /64 another. Saying it again does not fill the buckets.
+    pub fn know_source(&self, source: SocketAddr) -> Result<(), Error> {
+        self.maps.know_source(source)
     }
 
     /// What the program counted since [`Steering::load`], for each port it was loaded for.

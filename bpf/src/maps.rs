@@ -1,6 +1,6 @@
 //! The program's maps, by the names of `steer.bpf.c` and with the types that its BTF gives.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
@@ -158,11 +158,14 @@ impl Maps {
             .map_err(in_map("local_addresses"))
     }
 
-    pub(crate) fn know_source(&self, address: IpAddr) -> Result<(), Error> {
+    pub(crate) fn know_source(&self, source: SocketAddr) -> Result<(), Error> {
         let full = types::bucket::default();
-        let known =
-            self.known_sources.update(bytes_of(&key(source_prefix(address))), bytes_of(&full), MapFlags::NO_EXIST);
-        ignore(known, ErrorKind::AlreadyExists).map_err(in_map("known_sources"))
+        for (address, port) in [(source_prefix(source.ip()), 0), (source.ip(), source.port())] {
+            let row = types::source { words: key(address).words, port: port.to_be().into() };
+            let known = self.known_sources.update(bytes_of(&row), bytes_of(&full), MapFlags::NO_EXIST);
+            ignore(known, ErrorKind::AlreadyExists).map_err(in_map("known_sources"))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn counters(&self, port: u16) -> Result<PortCounters, Error> {

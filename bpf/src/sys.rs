@@ -63,6 +63,7 @@ plain! {
     port_counters { seen: 16, passed: 16, redirected: 16, drops: 32 * 16 }
     session { index: 4, worker: 2, state: 1, reserved: 1, tenant: 4, site: 4 }
     bucket { full_at_ns: 8 }
+    source { words: 16, port: 4 }
 }
 
 /// The bytes of a value.

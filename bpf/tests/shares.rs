@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use bpf::{Gauge, Limits, Options, Program, Rate, Rings, SessionEntry, SessionState, Steering, Verdict};
-use common::{HUB4, PORT_MAC, Udp, message, options};
+use common::{HUB4, PORT_MAC, SOURCE_PORT, Udp, message, options};
 use wire::DropReason;
 
 const ENTRIES: usize = 2048;
@@ -56,7 +56,7 @@ impl Line {
                 SessionEntry { index: index(site), worker: 0, tenant: 9, site: slot(site), state: SessionState::Live };
             steering.set_session(site, entry).unwrap();
         }
-        steering.know_source(KNOWN.into()).unwrap();
+        steering.know_source((KNOWN, SOURCE_PORT).into()).unwrap();
         // SAFETY: no pointers; the result is checked before it is owned.
         let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         assert!(socket >= 0, "{}", std::io::Error::last_os_error());

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use bpf::{Count, Error, Limits, PortCounters, Rate, SessionEntry, SessionState, Steering, Verdict};
-use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, Udp, message, options};
+use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message, options};
 use wire::{DROP_REASONS, DropReason};
 
 /// Slot 0x21 of 256, live; slot 0x22 waits for the answer to a handshake.
@@ -347,7 +347,7 @@ fn strangers_share_one_bucket_and_a_known_source_has_its_own() {
     let mut bench = Bench::new("buckets", slow(5, 20, 1));
     let started = std::time::Instant::now();
     let known = Ipv4Addr::new(203, 0, 113, 5);
-    bench.steering.know_source(known.into()).unwrap();
+    bench.steering.know_source((known, SOURCE_PORT).into()).unwrap();
 
     // Each of a thousand strangers sends one, so it is not the address that has the bucket.
     let mut passed = 0;
@@ -362,21 +362,46 @@ fn strangers_share_one_bucket_and_a_known_source_has_its_own() {
 
     let (_, moved) = bench.run(&initiation(known), 50);
     assert_took(&moved, 5, started, XdpInitiationKnown);
-    bench.steering.know_source(known.into()).unwrap();
+    bench.steering.know_source((known, SOURCE_PORT).into()).unwrap();
     let (_, moved) = bench.run(&initiation(known), 50);
     assert!(moved[XdpInitiationKnown.name()] > 45, "to be known again fills no bucket: {moved:?}");
     assert_eq!(bench.book(&Udp::v4(data(64)).build()), Redirected, "data needs no token");
 }
 
 #[test]
+fn a_flood_in_the_name_of_a_known_source_does_not_shut_it_out() {
+    let mut bench = Bench::new("endpoint", slow(5, 0, 0));
+    let known = Ipv4Addr::new(203, 0, 113, 5);
+    for address in [IpAddr::from(known), SITE6.into()] {
+        let started = std::time::Instant::now();
+        bench.steering.know_source((address, SOURCE_PORT).into()).unwrap();
+        let own = initiation(address);
+        let mut by_another_port = own.clone();
+        let port = if address.is_ipv4() { 34 } else { 54 };
+        by_another_port[port] ^= 1;
+        let (_, moved) = bench.run(&by_another_port, 1000);
+        assert_took(&moved, 5, started, XdpInitiationKnown);
+        // Its own address and port: a bucket that nobody else empties.
+        let (_, moved) = bench.run(&own, 1000);
+        assert_took(&moved, 5, started, XdpInitiationKnown);
+    }
+    let mut neighbour = initiation(Ipv6Addr::from_bits(SITE6.to_bits() ^ 1));
+    let started = std::time::Instant::now();
+    bench.run(&neighbour, 20);
+    neighbour[54] ^= 1;
+    let took = bench.run(&neighbour, 20).1.get("redirected").copied().unwrap_or(0);
+    assert!(took <= 1 + started.elapsed().as_secs(), "the /64 has one bucket for all its other addresses and ports");
+}
+
+#[test]
 fn an_ipv6_source_is_its_64() {
     let mut bench = Bench::new("prefix", slow(3, 0, 0));
-    bench.steering.know_source(SITE6.into()).unwrap();
+    bench.steering.know_source((SITE6, SOURCE_PORT).into()).unwrap();
     let neighbour = Ipv6Addr::from_bits(SITE6.to_bits() ^ (1 << 40 | 0xffff));
     let elsewhere = Ipv6Addr::from_bits(SITE6.to_bits() ^ 1 << 64);
     assert_eq!(bench.book(&initiation(neighbour)), Redirected);
     assert_eq!(bench.book(&initiation(elsewhere)), Dropped(XdpInitiationStranger));
-    bench.steering.know_source("198.51.100.7".parse().unwrap()).unwrap();
+    bench.steering.know_source("198.51.100.7:9".parse().unwrap()).unwrap();
     assert_eq!(bench.book(&initiation(Ipv4Addr::new(198, 51, 100, 7))), Redirected);
     assert_eq!(
         bench.book(&initiation(Ipv4Addr::new(198, 51, 100, 8))),
@@ -412,7 +437,7 @@ fn a_bucket_fills_again_at_its_rate() {
 fn all_cpus_together_take_no_more_than_the_bucket_has() {
     const BURST: u64 = 150_000;
     let mut bench = Bench::new("cpus", slow(BURST as u32, 0, 0));
-    bench.steering.know_source(SITE6.into()).unwrap();
+    bench.steering.know_source((SITE6, SOURCE_PORT).into()).unwrap();
     let frame = initiation(SITE6);
     let program = bench.steering.program(PORT).unwrap();
     let (started, together) = (std::time::Instant::now(), std::sync::Barrier::new(2));

@@ -8,6 +8,7 @@ use bpf::{Limits, Options, Rings};
 pub(crate) const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const LISTEN: u16 = 51820;
+pub(crate) const SOURCE_PORT: u16 = 40_000;
 pub(crate) const HUB4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const HUB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 pub(crate) const SITE4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -41,6 +42,7 @@ pub(crate) struct Udp {
     pub(crate) destination_mac: [u8; 6],
     pub(crate) from: IpAddr,
     pub(crate) to: IpAddr,
+    pub(crate) from_port: u16,
     pub(crate) port: u16,
     pub(crate) payload: Vec<u8>,
     /// IPv4 options, in bytes: a multiple of four up to 40.
@@ -62,6 +64,7 @@ impl Udp {
             destination_mac: PORT_MAC,
             from: SITE4.into(),
             to: HUB4.into(),
+            from_port: SOURCE_PORT,
             port: LISTEN,
             payload,
             options: 0,
@@ -80,7 +83,7 @@ impl Udp {
     pub(crate) fn build(&self) -> Vec<u8> {
         let udp_length = (8 + self.payload.len()) as i16;
         let mut udp = Vec::new();
-        udp.extend(40_000u16.to_be_bytes());
+        udp.extend(self.from_port.to_be_bytes());
         udp.extend(self.port.to_be_bytes());
         udp.extend((udp_length + self.udp_length).to_be_bytes());
         udp.extend([0, 0]);

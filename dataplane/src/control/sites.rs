@@ -250,7 +250,7 @@ impl Control {
     /// The site has shown that it receives what is sent to its address: its next initiations are no stranger's.
     pub(super) fn know(&mut self, slot: SiteSlot) {
         let Some(endpoint) = self.sites[slot.index()].endpoint else { return };
-        if let Err(error) = self.steering.know_source(endpoint.remote.ip()) {
+        if let Err(error) = self.steering.know_source(endpoint.remote) {
             self.complain(&error);
         }
     }
