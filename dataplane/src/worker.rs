@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn};
+use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -273,6 +273,11 @@ impl Journey {
             // What lies behind the IP length is padding, by whoever made it: it goes no further.
             packet.frame.resize(inner.len);
             packet.inner_len = inner.len as u16;
+            // A route may hold them, as a default route does, and still they are no one host's.
+            if is_martian(inner.source) || is_martian(inner.destination) {
+                packet.drop(DropReason::Martian);
+                continue;
+            }
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
             if !self.tables.source_allowed(tenant, packet.from, inner.source) {
                 packet.drop(DropReason::SourceNotAllowed);

@@ -60,6 +60,7 @@ drop_reasons! {
     45 IcmpRate "icmp_rate" "An ICMP answer that the hub owed to a source was not sent, above the tenant's rate of ICMP answers."
 
     46 EcnNotCapable "ecn_not_capable" "The path marked congestion on a packet whose transport does not understand the mark: it is dropped as the signal (RFC 6040, 4.2)."
+    47 Martian "martian" "The inner source or destination is one that no router forwards: unspecified, loopback, link-local, multicast, broadcast, IPv4-mapped or reserved."
 
     // The way out.
     50 SiteNoEndpoint "site_no_endpoint" "The destination site has no known endpoint: it has never connected, and none is configured."

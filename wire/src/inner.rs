@@ -1,6 +1,6 @@
 //! The packet inside the tunnel: what routing needs of it, and what a router changes in it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{Ecn, Malformed, checksum, ipv4, ipv6};
 
@@ -52,6 +52,39 @@ impl Inner {
             None => Err(Malformed::Short),
         }
     }
+}
+
+/// Whether a packet from or to this address must not be forwarded, whatever the routes say: no single host beyond one
+/// link has it. What is merely reserved for documentation or private use is the tenant's own affair.
+///
+/// IPv4: this network, loopback, link-local, multicast, and 240.0.0.0/4 with the limited broadcast (RFC 1812, 4.2.2.11,
+/// 5.3.4, 5.3.7; RFC 3927, 7). IPv6: unspecified, loopback, IPv4-mapped, link-local, multicast (RFC 4291, 2.5.2, 2.5.3,
+/// 2.5.6, 2.7; RFC 6890, 2.2.3). A hub has no multicast routes, and a unicast one does not stand in for them.
+#[inline]
+pub fn is_martian(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_martian_v4(address),
+        IpAddr::V6(address) => is_martian_v6(address),
+    }
+}
+
+#[inline]
+fn is_martian_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    match first {
+        0 | 127 | 224.. => true,
+        169 => second == 254,
+        _ => false,
+    }
+}
+
+#[inline]
+fn is_martian_v6(address: Ipv6Addr) -> bool {
+    let bits = address.to_bits();
+    let multicast = bits >> 120 == 0xff;
+    let link_local = bits >> 118 == 0xfe80 >> 6;
+    let mapped = bits >> 32 == 0xffff;
+    multicast || link_local || mapped || bits <= 1
 }
 
 /// Takes one hop from a packet that [`Inner::parse`] accepted, with the IPv4 checksum. `false` if none is left to take:
@@ -188,6 +221,34 @@ mod tests {
                 assert_eq!(decrement_ttl(&mut packet), ttl == 2);
                 assert_eq!(packet == before, ttl < 2);
             }
+        }
+    }
+
+    #[test]
+    fn what_no_router_forwards_begins_and_ends_where_it_is_assigned() {
+        #[rustfmt::skip]
+        let rows = [
+            // The address before, the first, the last, the address after.
+            ["", "0.0.0.0", "0.255.255.255", "1.0.0.0"],
+            ["126.255.255.255", "127.0.0.0", "127.255.255.255", "128.0.0.0"],
+            ["169.253.255.255", "169.254.0.0", "169.254.255.255", "169.255.0.0"],
+            ["223.255.255.255", "224.0.0.0", "255.255.255.255", ""],
+            ["", "::", "::1", "::2"],
+            ["::fffe:ffff:ffff", "::ffff:0:0", "::ffff:ffff:ffff", "::1:0:0:0"],
+            ["fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fec0::"],
+            ["feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""],
+        ];
+        for row in rows {
+            for (at, text) in row.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+                assert_eq!(is_martian(text.parse().unwrap()), at == 1 || at == 2, "{text}");
+            }
+        }
+        for text in ["10.0.0.1", "100.64.0.1", "172.16.0.1", "192.0.0.8", "192.168.0.255", "198.18.0.1", "203.0.113.1"]
+        {
+            assert!(!is_martian(text.parse().unwrap()), "{text}");
+        }
+        for text in ["fd00:9::1", "2001:db8::1", "64:ff9b::1", "fc00::", "2000::"] {
+            assert!(!is_martian(text.parse().unwrap()), "{text}");
         }
     }
 }

@@ -24,7 +24,7 @@ pub mod udp;
 pub use drop::{DROP_REASONS, DropReason};
 pub use ecn::Ecn;
 pub use id::{OutOfRange, PortIndex, SiteSlot, TenantId, TenantSlot};
-pub use inner::{Inner, decrement_ttl};
+pub use inner::{Inner, decrement_ttl, is_martian};
 pub use malformed::Malformed;
 pub use outer::Outer;
 pub use template::{FamilyMismatch, HANDSHAKE_TOS, Path, Template};
