@@ -184,7 +184,14 @@ impl Villains {
         hub: &Rehearsal,
     ) -> (Shot, Vec<u8>) {
         match attack {
-            Attack::Late if self.held_back.len() >= 300 => return self.held_back.pop_front().expect("300"),
+            Attack::Late if self.held_back.len() >= 300 => {
+                let clear = |(shot, _): &(Shot, Vec<u8>)| {
+                    let Claim::Data { counter, .. } = shot.claim else { return false };
+                    model.is_clear(shot.site, counter)
+                };
+                let at = self.held_back.iter().position(clear).expect("most of them");
+                return self.held_back.remove(at).expect("it was found");
+            }
             Attack::Replay | Attack::ReplayMoved if self.recorded.len() == MEMORY => {
                 let at = self.dice.below(MEMORY);
                 let (mut shot, mut frame) = self.recorded[at].clone();

@@ -187,6 +187,13 @@ impl Model {
         self.jumps.push(site);
     }
 
+    /// Whether a counter's fate is clear. It is not in the batch that moves the window beyond it: a worker that has not moved
+    /// it yet may still take the packet, once.
+    pub(crate) fn is_clear(&self, site: usize, counter: u64) -> bool {
+        let site = &self.sites[site];
+        counter + WIDTH < site.highest || counter + WIDTH >= site.next
+    }
+
     /// The site that an index belongs to: its number below, the mark of the hub's side above.
     fn by_index(&self, index: u32) -> Option<usize> {
         let site = (index & 0xffff) as usize;
