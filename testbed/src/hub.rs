@@ -73,6 +73,12 @@ impl Hub {
 
     /// Starts it, and waits until it says that it is ready.
     pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.await_ready()
+    }
+
+    /// Starts it.
+    pub fn spawn(&mut self) -> Result<()> {
         let path = self.directory.join(format!("notify-{}", NOTIFY.fetch_add(1, Ordering::Relaxed)));
         let systemd = Systemd::listen(&path)?;
         let [run, state] = ["run", "state"].map(|name| self.directory.join(name));
@@ -83,13 +89,19 @@ impl Hub {
         let mut words = vec![binary.as_str(), "run", "--config", &config];
         words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
         let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;
-        until("the hub is ready", || {
-            process.must_be_alive().context("the hub")?;
-            Ok(systemd.was_told("READY=1").then_some(()))
-        })?;
         self.systemd = Some(systemd);
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn await_ready(&self) -> Result<()> {
+        let (process, systemd) =
+            self.process.as_ref().zip(self.systemd.as_ref()).context("the hub was not started")?;
+        until("the hub is ready", || {
+            process.must_be_alive().context("the hub")?;
+            Ok(systemd.was_told("READY=1").then_some(()))
+        })
     }
 
     /// The running process.

@@ -15,9 +15,11 @@
 
 pub mod attack;
 pub mod client;
+pub mod dice;
 pub mod hub;
 pub mod lab;
 mod leftovers;
+pub mod load;
 pub mod probe;
 pub mod process;
 pub mod tap;
@@ -25,10 +27,12 @@ pub mod wait;
 pub mod world;
 
 pub use client::{Client, First, Outside, Plan, Site};
+pub use dice::Dice;
 pub use hub::{Hub, Status};
 pub use lab::{Lab, Namespace};
+pub use load::Load;
 pub use probe::{Iperf, Transfer, iperf_both_ways};
 pub use process::Process;
-pub use tap::{Seen, Tap};
+pub use tap::{Capture, Seen, Tap};
 pub use wait::until;
 pub use world::World;

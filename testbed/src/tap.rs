@@ -1,6 +1,10 @@
 //! Raw frames at an interface: what passes there, and frames made by hand.
+#![allow(unsafe_code, reason = "asks a packet socket what it has lost")]
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +19,20 @@ use crate::wait::PATIENCE;
 
 /// What the kernel keeps until it is read: some thousand frames, more than any test lets wait.
 const ROOM: usize = 32 << 20;
+/// `PACKET_STATISTICS` of packet(7): frames seen, and those of them that found no room, since it was last read.
+fn packet_statistics(socket: BorrowedFd<'_>) -> Result<(u32, u32)> {
+    let mut counts = [0u32; 2];
+    let mut length = size_of_val(&counts) as nix::libc::socklen_t;
+    let (level, name) = (nix::libc::SOL_PACKET, nix::libc::PACKET_STATISTICS);
+    // SAFETY: `counts` is `struct tpacket_stats` of packet(7), two u32; the kernel writes at most `length` bytes, which is
+    // its size, and any bytes are valid integers. `length` is a valid socklen_t to write to.
+    let result = unsafe {
+        nix::libc::getsockopt(socket.as_raw_fd(), level, name, counts.as_mut_ptr().cast(), &raw mut length)
+    };
+    nix::Error::result(result)?;
+    Ok((counts[0], counts[1]))
+}
+
 /// `PACKET_OUTGOING` of packet(7).
 const OUTGOING: u8 = 4;
 const LONGEST: usize = 1 << 16;
@@ -23,7 +41,8 @@ const LONGEST: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
-    ifindex: usize,
+    /// The interface; none: every one of the namespace.
+    ifindex: Option<usize>,
     /// To send from; an interface without link addresses has none.
     link: Option<LinkAddr>,
 }
@@ -50,7 +69,12 @@ impl Tap {
             Ok((socket, nix::net::if_::if_nametoindex(interface), link))
         })??;
         let ifindex = ifindex.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
-        Ok(Self { socket, ifindex: ifindex as usize, link })
+        Ok(Self { socket, ifindex: Some(ifindex as usize), link })
+    }
+
+    /// Begins to look at every interface of a namespace, also those that are made later.
+    pub fn everywhere(namespace: &Namespace) -> Result<Self> {
+        Ok(Self { ifindex: None, link: None, ..Self::open(namespace, "lo")? })
     }
 
     fn next(&self) -> Result<Option<Seen>> {
@@ -62,7 +86,8 @@ impl Tap {
                 Err(nix::Error::ENETDOWN) => continue,
                 other => other?,
             };
-            let Some(from) = from.filter(|from| from.ifindex() == self.ifindex) else { continue };
+            let ours = |from: &LinkAddr| self.ifindex.is_none_or(|ifindex| from.ifindex() == ifindex);
+            let Some(from) = from.filter(ours) else { continue };
             bytes.truncate(length);
             return Ok(Some(Seen { bytes, outgoing: from.pkttype() == OUTGOING }));
         }
@@ -99,12 +124,71 @@ impl Tap {
         }
     }
 
+    /// Frames that passed and found no room since the last time that this was asked: nobody read fast enough.
+    pub fn lost(&self) -> Result<u64> {
+        Ok(packet_statistics(self.socket.as_fd())?.1.into())
+    }
+
     /// Sends a frame, link header and all.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let link = self.link.as_ref().context("the interface has no link addresses")?;
         let sent = sendto(self.socket.as_raw_fd(), frame, link, MsgFlags::empty())?;
         anyhow::ensure!(sent == frame.len(), "sent {sent} of {} bytes", frame.len());
         Ok(())
+    }
+}
+
+/// A tap that somebody always reads, however much passes. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Capture<T> {
+    notes: Arc<Mutex<T>>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<u64>>>,
+}
+
+impl<T: Send + 'static> Capture<T> {
+    /// Gives every frame to `note`.
+    pub fn start(tap: Tap, notes: T, note: impl Fn(&mut T, &Seen) + Send + 'static) -> Self {
+        let (notes, ended) = (Arc::new(Mutex::new(notes)), Arc::new(AtomicBool::new(false)));
+        let (theirs, end) = (notes.clone(), ended.clone());
+        let thread = std::thread::spawn(move || {
+            // Looked at before the last reading: what passed before the end is noted.
+            let mut last = false;
+            loop {
+                while let Some(seen) = tap.next()? {
+                    note(&mut theirs.lock().unwrap_or_else(PoisonError::into_inner), &seen);
+                }
+                if last {
+                    return tap.lost();
+                }
+                last = end.load(Ordering::Acquire);
+                poll(&mut [PollFd::new(&tap.socket, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }))?;
+            }
+        });
+        Self { notes, ended, thread: Some(thread) }
+    }
+
+    /// What was noted so far.
+    pub fn look<R>(&self, at: impl FnOnce(&mut T) -> R) -> R {
+        at(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends it. An error if a frame passed that it did not see: then what it did not find proves nothing.
+    pub fn finish(mut self) -> Result<()> {
+        self.ended.store(true, Ordering::Release);
+        let thread = self.thread.take().context("it ends once")?;
+        let lost = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        anyhow::ensure!(lost == 0, "the capture lost {lost} frames");
+        Ok(())
+    }
+}
+
+impl<T> Drop for Capture<T> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -1,0 +1,83 @@
+//! Traffic that never ends: numbered datagrams from one site to another, through the tunnel, as fast as it is told.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::client::Site;
+
+/// Begins every payload. It is inside a tunnel or nowhere: whoever sees it outside has found a leak.
+pub const MARK: &[u8] = b"ekiden inner packet, never seen outside a tunnel";
+/// Datagrams that leave together.
+const BURST: u64 = 8;
+const PORT: u16 = 9009;
+
+/// A stream of datagrams. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Load {
+    sent: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Begins: so many datagrams a second with so many bytes of payload, from one site's inner address to the other's.
+    pub fn start(from: &Site, to: &Site, rate: u32, bytes: usize) -> Result<Self> {
+        let (source, sink) = ((from.v4(), 0), (to.v4(), PORT));
+        let out = from.namespace().inside(|| UdpSocket::bind(source))?.with_context(|| from.label())?;
+        let into = to.namespace().inside(|| UdpSocket::bind(sink))?.with_context(|| to.label())?;
+        into.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let (sent, received, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::<AtomicBool>::default());
+        let mut load = Self { sent: sent.clone(), received: received.clone(), ended: ended.clone(), threads: Vec::new() };
+        let end = ended.clone();
+        load.threads.push(std::thread::spawn(move || {
+            let mut payload = MARK.to_vec();
+            payload.resize(bytes.max(MARK.len() + 8), 0);
+            let pause = Duration::from_secs(1) * BURST as u32 / rate;
+            while !end.load(Ordering::Relaxed) {
+                for _ in 0..BURST {
+                    let number = sent.load(Ordering::Relaxed);
+                    payload[MARK.len()..MARK.len() + 8].copy_from_slice(&number.to_be_bytes());
+                    // Refused at times, as when the way is gone: it is load, and whoever counts, counts what arrives.
+                    if out.send_to(&payload, sink).is_ok() {
+                        sent.store(number + 1, Ordering::Relaxed);
+                    }
+                }
+                std::thread::sleep(pause);
+            }
+        }));
+        load.threads.push(std::thread::spawn(move || {
+            let mut payload = [0; 2048];
+            while !ended.load(Ordering::Relaxed) {
+                if into.recv(&mut payload).is_ok_and(|length| payload[..length].starts_with(MARK)) {
+                    received.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }));
+        Ok(load)
+    }
+
+    /// Datagrams that have left.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams that have arrived.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
