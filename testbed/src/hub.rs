@@ -96,8 +96,7 @@ impl Hub {
 
     /// Waits until it says that it is ready.
     pub fn await_ready(&self) -> Result<()> {
-        let (process, systemd) =
-            self.process.as_ref().zip(self.systemd.as_ref()).context("the hub was not started")?;
+        let (process, systemd) = self.process.as_ref().zip(self.systemd.as_ref()).context("the hub was not started")?;
         until("the hub is ready", || {
             process.must_be_alive().context("the hub")?;
             Ok(systemd.was_told("READY=1").then_some(()))

@@ -15,6 +15,7 @@
 
 pub mod attack;
 pub mod client;
+pub mod crowd;
 pub mod dice;
 pub mod hub;
 pub mod lab;
@@ -27,6 +28,7 @@ pub mod wait;
 pub mod world;
 
 pub use client::{Client, First, Outside, Plan, Site};
+pub use crowd::Crowd;
 pub use dice::Dice;
 pub use hub::{Hub, Status};
 pub use lab::{Lab, Namespace};

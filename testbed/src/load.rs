@@ -32,8 +32,10 @@ impl Load {
         let out = from.namespace().inside(|| UdpSocket::bind(source))?.with_context(|| from.label())?;
         let into = to.namespace().inside(|| UdpSocket::bind(sink))?.with_context(|| to.label())?;
         into.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let (sent, received, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::<AtomicBool>::default());
-        let mut load = Self { sent: sent.clone(), received: received.clone(), ended: ended.clone(), threads: Vec::new() };
+        let (sent, received, ended) =
+            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::<AtomicBool>::default());
+        let mut load =
+            Self { sent: sent.clone(), received: received.clone(), ended: ended.clone(), threads: Vec::new() };
         let end = ended.clone();
         load.threads.push(std::thread::spawn(move || {
             let mut payload = MARK.to_vec();

@@ -26,9 +26,8 @@ fn packet_statistics(socket: BorrowedFd<'_>) -> Result<(u32, u32)> {
     let (level, name) = (nix::libc::SOL_PACKET, nix::libc::PACKET_STATISTICS);
     // SAFETY: `counts` is `struct tpacket_stats` of packet(7), two u32; the kernel writes at most `length` bytes, which is
     // its size, and any bytes are valid integers. `length` is a valid socklen_t to write to.
-    let result = unsafe {
-        nix::libc::getsockopt(socket.as_raw_fd(), level, name, counts.as_mut_ptr().cast(), &raw mut length)
-    };
+    let result =
+        unsafe { nix::libc::getsockopt(socket.as_raw_fd(), level, name, counts.as_mut_ptr().cast(), &raw mut length) };
     nix::Error::result(result)?;
     Ok((counts[0], counts[1]))
 }
@@ -162,7 +161,10 @@ impl<T: Send + 'static> Capture<T> {
                     return tap.lost();
                 }
                 last = end.load(Ordering::Acquire);
-                poll(&mut [PollFd::new(&tap.socket, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }))?;
+                poll(
+                    &mut [PollFd::new(&tap.socket, PollFlags::IN)],
+                    Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }),
+                )?;
             }
         });
         Self { notes, ended, thread: Some(thread) }

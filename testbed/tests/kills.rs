@@ -93,7 +93,8 @@ fn fifty_kills_under_load_leak_nothing_and_repeat_no_nonce() -> Result<()> {
         hub.restart()?;
 
         let kernel = Capture::start(Tap::everywhere(&world.hub)?, Leaks::default(), Leaks::note);
-        let other = Capture::start(Tap::open(stranger.namespace(), &stranger.interface)?, Leaks::default(), Leaks::note);
+        let other =
+            Capture::start(Tap::open(stranger.namespace(), &stranger.interface)?, Leaks::default(), Leaks::note);
         let inside = Capture::start(Tap::open(b.namespace(), &b.interface)?, Leaks::default(), Leaks::note);
         let wire = Capture::start(Tap::open(&world.inet, "h0")?, Sealed::default(), Sealed::note);
         let there = Load::start(a, b, 2000, 200)?;
@@ -136,7 +137,11 @@ fn fifty_kills_under_load_leak_nothing_and_repeat_no_nonce() -> Result<()> {
         drop((there, back));
 
         // That each of them would have seen it.
-        ensure!(inside.look(|seen| seen.inner) > 1000, "inner packets pass where they may: {:?}", inside.look(|s| s.inner));
+        ensure!(
+            inside.look(|seen| seen.inner) > 1000,
+            "inner packets pass where they may: {:?}",
+            inside.look(|s| s.inner)
+        );
         let copied = hub_data(&world)?;
         wire.look(|sealed| {
             eprintln!(
@@ -159,6 +164,7 @@ fn fifty_kills_under_load_leak_nothing_and_repeat_no_nonce() -> Result<()> {
 /// A sealed packet on its way from the hub to a site.
 fn hub_data(world: &World) -> Result<Seen> {
     Tap::open(&world.inet, "h0")?.wait_for("sealed packet from the hub", |seen| {
-        !seen.outgoing && message(&seen.bytes).is_some_and(|m| m.source.port() == HUB_PORT && m.kind == Kind::Data as u8)
+        !seen.outgoing
+            && message(&seen.bytes).is_some_and(|m| m.source.port() == HUB_PORT && m.kind == Kind::Data as u8)
     })
 }

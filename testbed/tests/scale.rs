@@ -1,12 +1,13 @@
 //! A hub with as many tenants and sites as one has to carry.
 
+use std::fmt::Display;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::must_ping_both_ways;
-use ekiden_testbed::{Hub, Plan, Site, World, lab};
+use ekiden_testbed::{Crowd, Hub, Plan, Site, World, lab};
 
 const TENANTS: u32 = 1000;
 const SITES_OF_EACH: u32 = 10;
@@ -20,19 +21,9 @@ fn ten_thousand_sites_start_and_the_last_two_talk() -> Result<()> {
             .map(|(name, net)| Site::new(lab, &mut world, Plan::new(TENANTS, name, net)))
             .collect::<Result<Vec<_>>>()?;
         let mut hub = Hub::new(lab, &world, &Settings::default(), &sites.iter().collect::<Vec<_>>())?;
-        // All other tenants before this one, each with the same networks. Nobody has their private keys, and any 32 bytes
-        // are a public key; what is written here in base64 are their numbers.
-        let mut text = fs::read_to_string(hub.config())?;
-        let own = text.split_off(text.find("[[tenant]]").expect("there is a tenant"));
-        for tenant in 0..TENANTS - 1 {
-            text += &format!("[[tenant]]\nid = {tenant}\nservice_code = \"WAN{tenant:08}\"\n");
-            for site in 0..SITES_OF_EACH {
-                let key = format!("{:08}{tenant:04}{site:04}", 0);
-                text += &format!("[[tenant.site]]\nname = \"{site}\"\npublic_key = \"{key:A<43}=\"\n");
-                text += &format!("prefixes = [\"10.9.{site}.0/24\", \"fd00:9:{site:x}::/64\"]\n");
-            }
-        }
-        fs::write(hub.config(), text + &own)?;
+        // Nobody has their private keys, and any 32 bytes are a public key; what is written here in base64 are their numbers.
+        let numbers = (0..).map(|number| format!("{:A<43}=", format!("{number:012}")));
+        add_tenants(&hub, TENANTS - 1, numbers)?;
 
         let start = Instant::now();
         hub.start()?;
@@ -48,6 +39,72 @@ fn ten_thousand_sites_start_and_the_last_two_talk() -> Result<()> {
         eprintln!("ready after {} ms; {memory}", ready.as_millis());
         hub.restart()?;
         hub.balance()?;
+        Ok(())
+    })
+}
+
+/// Adds so many tenants with ten sites each, all with the same networks, before those that are there.
+fn add_tenants(hub: &Hub, count: u32, mut keys: impl Iterator<Item = impl Display>) -> Result<()> {
+    let mut text = fs::read_to_string(hub.config())?;
+    let own = text.find("[[tenant]]").map(|at| text.split_off(at)).unwrap_or_default();
+    for tenant in 0..count {
+        text += &format!("[[tenant]]\nid = {tenant}\nservice_code = \"WAN{tenant:08}\"\n");
+        for (site, key) in (0..SITES_OF_EACH).zip(&mut keys) {
+            text += &format!("[[tenant.site]]\nname = \"{site}\"\npublic_key = \"{key}\"\n");
+            text += &format!("prefixes = [\"10.9.{site}.0/24\", \"fd00:9:{site:x}::/64\"]\n");
+        }
+    }
+    Ok(fs::write(hub.config(), text + &own)?)
+}
+
+/// Waits until the whole crowd has a session; says when how many had.
+fn all_back(hub: &mut Hub, crowd: &Crowd, count: usize, what: &str) -> Result<Duration> {
+    let start = Instant::now();
+    let mut progress = String::new();
+    let mut shown = 0;
+    loop {
+        let (back, passed) = (crowd.back(), start.elapsed());
+        crowd.must_be_alive()?;
+        hub.process()?.must_be_alive()?;
+        if back >= shown + count / 10 || back == count {
+            shown = back;
+            progress += &format!(" {back}: {:.1} s;", passed.as_secs_f64());
+        }
+        if back == count {
+            eprintln!("{what}:{progress} {} cookies; drops {:?}", crowd.cookies(), hub.status()?.drops());
+            return Ok(passed);
+        }
+        if passed > Duration::from_secs(120) {
+            bail!("{what}: {back} of {count} sites are back:{progress} drops {:?}", hub.status()?.drops());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn ten_thousand_sites_come_back_after_a_kill() -> Result<()> {
+    lab::test(|lab| {
+        let count = (TENANTS * SITES_OF_EACH) as usize;
+        let mut world = World::new(lab)?;
+        let crowd = Crowd::new(lab, &mut world, count)?;
+        let mut hub = Hub::new(lab, &world, &Settings::default(), &[])?;
+        add_tenants(&hub, TENANTS, crowd.keys().into_iter())?;
+        hub.start()?;
+        crowd.call(1500);
+        all_back(&mut hub, &crowd, count, "all begin, 1,500 a second")?;
+        // An ordinary end: what it knows is on the disk.
+        crowd.forget();
+        hub.restart()?;
+        all_back(&mut hub, &crowd, count, "the hub calls, after an ordinary end")?;
+        crowd.forget();
+        hub.kill()?;
+        hub.start()?;
+        all_back(&mut hub, &crowd, count, "the hub calls, after a kill")?;
+        crowd.forget();
+        hub.kill()?;
+        crowd.call(count);
+        hub.start()?;
+        all_back(&mut hub, &crowd, count, "all call, after a kill")?;
         Ok(())
     })
 }
