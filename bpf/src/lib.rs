@@ -110,8 +110,8 @@ impl Default for Limits {
         Self {
             // A thousand sites behind one carrier-grade NAT come back from a power cut within (1,000 - 400) / 100 = 6 s.
             known_source: Rate { per_second: 100, burst: 400 },
-            // After a restart all sources are strangers: 10,000 sites are in within (10,000 - 4,000) / 2,000 = 3 s. An
-            // initiation costs control about 0.2 ms, so the rate is under half of one core.
+            // Of a hub that has lost its state all sources are strangers: 10,000 sites are in within (10,000 - 4,000) / 2,000
+            // = 3 s. An initiation costs control about 0.2 ms, so the rate is under half of one core.
             strangers: Rate { per_second: 2_000, burst: 4_000 },
             // Two fragments a packet: 10,000 full-size packets a second from sites whose path has a small MTU.
             fragments: Rate { per_second: 20_000, burst: 2_000 },

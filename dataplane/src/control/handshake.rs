@@ -59,8 +59,10 @@ impl Control {
         }
 
         // 1. Under load, who can't receive what is sent to its address gets no computation. A cookie reply has no MACs.
+        //    The sender of a response has shown it already: it names the index that our initiation told it. And a hub that
+        //    starts is under load by the responses that it asked for; a cookie would make each site wait 5 s.
         if matches!(kind, Kind::Initiation | Kind::Response) {
-            let loaded = now < self.loaded_until;
+            let loaded = now < self.loaded_until && kind == Kind::Initiation;
             match self.checker.check(datagram, outer.source, loaded, now, &mut fill_random).map_err(refused)? {
                 Verdict::Pass => {}
                 Verdict::Answer(cookie) => {

@@ -48,8 +48,10 @@ use wire::{PortIndex, SiteSlot, TenantId};
 const SWEEP: Duration = Duration::from_secs(1);
 /// A sweep is done in so many parts, so that no part of it delays a handshake.
 const SWEEP_PARTS: usize = 16;
-/// Handshakes that the hub itself begins per part of a sweep when it starts: 3,200 a second, half of what a core can.
-const STARTUP_BATCH: usize = 200;
+/// Handshakes that the hub begins at a time when it starts, and how often: 3,200 a second, half of what a core can. So few
+/// at a time that their answers find room where they wait.
+const STARTUP_BATCH: usize = 32;
+const STARTUP_EVERY: Duration = Duration::from_millis(10);
 /// How often what must outlive the hub is written, if it changed.
 const SAVE: Duration = Duration::from_secs(10);
 
@@ -205,7 +207,13 @@ impl Control {
         self.open().await?;
         for slot in self.startup.clone() {
             self.watch(slot);
+            // It has talked to the hub from there: if it calls first, it is no stranger.
+            if self.sites[slot.index()].endpoint.is_some_and(|endpoint| endpoint.local.is_some()) {
+                self.know(slot);
+            }
         }
+        let mut startup = tokio::time::interval(STARTUP_EVERY);
+        startup.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sweep = tokio::time::interval(SWEEP / SWEEP_PARTS as u32);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut save = tokio::time::interval(SAVE);
@@ -229,6 +237,7 @@ impl Control {
                 change = self.underlay.next() => self.follow(change),
                 Some(request) = self.requests.recv() => self.serve(request),
                 too_big = self.reserved.too_big() => self.underlay.refresh(too_big.remote.ip()),
+                _ = startup.tick(), if !self.startup.is_empty() => self.call(),
                 _ = sweep.tick() => self.sweep(),
                 _ = save.tick() => self.save(),
                 () = wake.notified() => {}
@@ -362,6 +371,17 @@ impl Control {
         }
     }
 
+    /// The next of the sites that the hub calls when it starts, unless those before them have more to say than is read.
+    fn call(&mut self) {
+        if self.workers.iter().any(|(mail, _)| mail.parcels_waiting() >= STARTUP_BATCH) {
+            return;
+        }
+        for _ in 0..STARTUP_BATCH {
+            let Some(site) = self.startup.pop_front() else { break };
+            self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out));
+        }
+    }
+
     /// A part of all sites: their activity sets and clears timers.
     fn sweep(&mut self) {
         let count = self.sites.len().div_ceil(SWEEP_PARTS);
@@ -369,10 +389,6 @@ impl Control {
         self.swept = (self.swept + 1) % SWEEP_PARTS;
         for site in from..(from + count).min(self.sites.len()) {
             self.poll(SiteSlot(site as u32));
-        }
-        for _ in 0..STARTUP_BATCH {
-            let Some(site) = self.startup.pop_front() else { break };
-            self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out));
         }
         let now = clock::now();
         if self.swept == 0 {
