@@ -53,7 +53,6 @@ struct Members {
     /// Members with a session that was made since [`Crowd::forget`].
     back: usize,
     round: u32,
-    cookies: u64,
 }
 
 struct Member {
@@ -98,7 +97,7 @@ impl Crowd {
                 round: 0,
             }
         });
-        let members = Members { all: all.collect(), called: 0, pace: 0, back: 0, round: 1, cookies: 0 };
+        let members = Members { all: all.collect(), called: 0, pace: 0, back: 0, round: 1 };
         let (members, ended) = (Arc::new(Mutex::new(members)), Arc::<AtomicBool>::default());
         let (theirs, end) = (members.clone(), ended.clone());
         let thread = std::thread::spawn(move || live(&socket, &theirs, &end, &mut dice));
@@ -130,11 +129,6 @@ impl Crowd {
     /// How many have got a session since [`Crowd::forget`].
     pub fn back(&self) -> usize {
         self.look(|members| members.back)
-    }
-
-    /// Cookies that they were given.
-    pub fn cookies(&self) -> u64 {
-        self.look(|members| members.cookies)
     }
 
     /// An error, if the thread has ended before its time.
@@ -219,7 +213,6 @@ impl Members {
         let length = received.bytes;
         let number = to.and_then(|to| to.checked_sub(u32::from(FIRST))).map(|number| number as usize);
         if let Some(number) = number.filter(|number| *number < self.all.len()) {
-            self.cookies += u64::from(message::kind(&bytes[..length]) == Some(Kind::Cookie));
             let member = &mut self.all[number];
             member.datagram(&mut bytes[..length], world);
             if std::mem::take(&mut member.got) && std::mem::replace(&mut member.round, self.round) != self.round {

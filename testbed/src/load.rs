@@ -21,6 +21,7 @@ const PORT: u16 = 9009;
 pub struct Load {
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    held: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -32,17 +33,23 @@ impl Load {
         let out = from.namespace().inside(|| UdpSocket::bind(source))?.with_context(|| from.label())?;
         let into = to.namespace().inside(|| UdpSocket::bind(sink))?.with_context(|| to.label())?;
         into.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let (sent, received, ended) =
-            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::<AtomicBool>::default());
-        let mut load =
-            Self { sent: sent.clone(), received: received.clone(), ended: ended.clone(), threads: Vec::new() };
+        let (sent, received) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (held, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let mut load = Self {
+            sent: sent.clone(),
+            received: received.clone(),
+            held: held.clone(),
+            ended: ended.clone(),
+            threads: Vec::new(),
+        };
         let end = ended.clone();
         load.threads.push(std::thread::spawn(move || {
             let mut payload = MARK.to_vec();
             payload.resize(bytes.max(MARK.len() + 8), 0);
             let pause = Duration::from_secs(1) * BURST as u32 / rate;
             while !end.load(Ordering::Relaxed) {
-                for _ in 0..BURST {
+                let burst = if held.load(Ordering::Relaxed) { 0 } else { BURST };
+                for _ in 0..burst {
                     let number = sent.load(Ordering::Relaxed);
                     payload[MARK.len()..MARK.len() + 8].copy_from_slice(&number.to_be_bytes());
                     // Refused at times, as when the way is gone: it is load, and whoever counts, counts what arrives.
@@ -62,6 +69,11 @@ impl Load {
             }
         }));
         Ok(load)
+    }
+
+    /// Holds it back, or lets it go on.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Datagrams that have left.

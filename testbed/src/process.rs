@@ -55,6 +55,15 @@ impl Process {
         self.child.id()
     }
 
+    /// The CPU time that it has used, all threads together.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // proc(5): fields 14 and 15 in ticks of 10 ms, counted after the name, which may hold anything.
+        let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(10 * ticks))
+    }
+
     /// What it has written so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -5,8 +5,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use ekiden_testbed::hub::Settings;
+use ekiden_testbed::hub::{NAME, Settings};
 use ekiden_testbed::probe::must_ping_both_ways;
+use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Crowd, Hub, Plan, Site, World, lab};
 
 const TENANTS: u32 = 1000;
@@ -58,7 +59,7 @@ fn add_tenants(hub: &Hub, count: u32, mut keys: impl Iterator<Item = impl Displa
 }
 
 /// Waits until the whole crowd has a session; says when how many had.
-fn all_back(hub: &mut Hub, crowd: &Crowd, count: usize, what: &str) -> Result<Duration> {
+fn all_back(hub: &mut Hub, crowd: &Crowd, count: usize, what: &str) -> Result<()> {
     let start = Instant::now();
     let mut progress = String::new();
     let mut shown = 0;
@@ -71,10 +72,12 @@ fn all_back(hub: &mut Hub, crowd: &Crowd, count: usize, what: &str) -> Result<Du
             progress += &format!(" {back}: {:.1} s;", passed.as_secs_f64());
         }
         if back == count {
-            eprintln!("{what}:{progress} {} cookies; drops {:?}", crowd.cookies(), hub.status()?.drops());
-            return Ok(passed);
+            let (cpu, drops) = (hub.process()?.cpu_time()?, hub.status()?.drops());
+            eprintln!("{what}:{progress} {:.1} s of CPU in all; drops {drops:?}", cpu.as_secs_f64());
+            return Ok(());
         }
-        if passed > Duration::from_secs(120) {
+        // Not what is promised, which a busy machine may not keep: what would be no coming back.
+        if passed > Duration::from_secs(240) {
             bail!("{what}: {back} of {count} sites are back:{progress} drops {:?}", hub.status()?.drops());
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -92,19 +95,28 @@ fn ten_thousand_sites_come_back_after_a_kill() -> Result<()> {
         hub.start()?;
         crowd.call(1500);
         all_back(&mut hub, &crowd, count, "all begin, 1,500 a second")?;
-        // An ordinary end: what it knows is on the disk.
-        crowd.forget();
-        hub.restart()?;
-        all_back(&mut hub, &crowd, count, "the hub calls, after an ordinary end")?;
+        let state = lab.directory().join("state").join(NAME).join("peers");
+        until_true("where the sites are is on the disk", || {
+            let text = fs::read_to_string(&state).unwrap_or_default();
+            Ok(text.lines().filter(|line| line.contains("\"endpoint\":\"198.19.")).count() == count)
+        })?;
+
         crowd.forget();
         hub.kill()?;
         hub.start()?;
         all_back(&mut hub, &crowd, count, "the hub calls, after a kill")?;
+        // At a pace at which it can hear every answer, and without asking those that it called itself for a cookie.
+        let drops = hub.balance()?.drops();
+        ensure!(!drops.contains_key("control_busy") && !drops.contains_key("handshake_cookie_sent"), "{drops:?}");
+
         crowd.forget();
         hub.kill()?;
         crowd.call(count);
         hub.start()?;
         all_back(&mut hub, &crowd, count, "all call, after a kill")?;
+        // The hub remembers who has talked to it: nobody is a stranger.
+        let drops = hub.balance()?.drops();
+        ensure!(!drops.contains_key("xdp_initiation_stranger"), "{drops:?}");
         Ok(())
     })
 }
