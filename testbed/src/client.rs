@@ -103,13 +103,15 @@ pub struct Plan {
     pub psk: bool,
     /// Seconds of the site's persistent keepalive; 0: none.
     pub keepalive: u16,
+    /// Prefixes besides its own networks.
+    pub more_prefixes: &'static [&'static str],
 }
 
 impl Plan {
     /// A site as most are: wireguard-go over IPv4, which knows the hub and keeps the way open.
     pub fn new(tenant: u32, name: &str, net: u8) -> Self {
         let (client, outside, first) = (Client::WireguardGo, Outside::V4, First::Site);
-        Self { tenant, name: name.into(), net, client, outside, first, psk: false, keepalive: 25 }
+        Self { tenant, name: name.into(), net, client, outside, first, psk: false, keepalive: 25, more_prefixes: &[] }
     }
 }
 
@@ -155,6 +157,11 @@ impl Site {
         &self.directory
     }
 
+    /// The hub's public key.
+    pub fn hub_public(&self) -> &str {
+        &self.hub_public
+    }
+
     /// How messages call it.
     pub fn label(&self) -> String {
         format!("{}/{} ({})", self.plan.tenant, self.plan.name, self.plan.client.name())
@@ -190,9 +197,11 @@ impl Site {
 
     /// Its section of the hub's configuration.
     pub fn hub_section(&self) -> String {
-        let Plan { name, net, first, .. } = &self.plan;
+        let Plan { name, net, first, more_prefixes, .. } = &self.plan;
+        let mut prefixes = vec![format!("10.9.{net}.0/24"), format!("fd00:9:{net:x}::/64")];
+        prefixes.extend(more_prefixes.iter().map(|prefix| (*prefix).to_owned()));
         let mut text = format!(
-            "[[tenant.site]]\nname = \"{name}\"\npublic_key = \"{}\"\nprefixes = [\"10.9.{net}.0/24\", \"fd00:9:{net:x}::/64\"]\n",
+            "[[tenant.site]]\nname = \"{name}\"\npublic_key = \"{}\"\nprefixes = {prefixes:?}\n",
             self.key.public
         );
         if *first != First::Site {

@@ -164,6 +164,19 @@ impl Hub {
         balanced.with_context(|| format!("{last:#?}"))
     }
 
+    /// Exactly these drops since `before`, and no other: waited for, since what is on its way is not counted yet.
+    pub fn must_have_dropped(&self, before: &Status, expected: &[(&str, u64)]) -> Result<()> {
+        let expected: BTreeMap<String, u64> =
+            expected.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+        let mut last = BTreeMap::new();
+        let result = crate::wait::until_true("the drops are counted", || {
+            last = self.status()?.drops_since(before);
+            Ok(last.values().sum::<u64>() >= expected.values().sum())
+        });
+        anyhow::ensure!(result.is_ok() && last == expected, "dropped {last:?}, expected {expected:?}");
+        Ok(())
+    }
+
     /// Takes the XDP programs off the ports.
     pub fn detach(&self) -> Result<String> {
         let pins = self.pins.display().to_string();
