@@ -10,7 +10,7 @@ use blake2::digest::{Digest, FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac};
 use crypto::aead::{OpenJob, SealJob, TAG, ring};
 use crypto::message::{self, DATA_HEADER, Kind};
-use crypto::{Action, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Time};
+use crypto::{Action, Activity, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Time};
 use etherparse::PacketBuilder;
 
 use crate::client::Site;
@@ -54,7 +54,11 @@ impl Rogue {
     pub fn renewed(&mut self, at: SystemTime) -> Result<Vec<u8>> {
         self.now = self.now + Duration::from_secs(10);
         let mut actions = Vec::new();
-        self.ask(at.into(), |peer, identity, cx| peer.renew(identity, cx, &mut actions));
+        // While one is under way, the next is its repetition.
+        self.ask(at.into(), |peer, identity, cx| {
+            peer.renew(identity, cx, &mut actions);
+            peer.poll(identity, &Activity::default(), cx, &mut actions)
+        });
         let sent =
             actions.into_iter().find_map(|action| if let Action::Send(m) = action { Some(m.to_vec()) } else { None });
         sent.context("an initiation")
