@@ -1,12 +1,12 @@
 //! The network around the hub changes, and the hub follows.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ekiden_testbed::attack::{is_tunnel, message};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::{echo, must_ping_both_ways, ping};
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::world::{HUB_V4, HUB_V6};
-use ekiden_testbed::{Hub, Outside, Plan, Seen, Site, Tap, World, lab};
+use ekiden_testbed::{Hub, Load, Outside, Plan, Seen, Site, Tap, World, lab};
 
 fn two_sites(lab: &mut lab::Lab, ports: Vec<&'static str>) -> Result<(World, Hub, Vec<Site>)> {
     let mut world = World::new(lab)?;
@@ -111,10 +111,7 @@ fn an_interface_is_made_anew() -> Result<()> {
         let (world, hub, sites) = two_sites(lab, vec![])?;
         world.hub.ip("link del d0")?;
         until_true("the hub misses it", || Ok(hub.status()?.0["ports"][0]["ifindex"].is_null()))?;
-        lab.wire((&world.hub, "d0"), (&world.inet, "h0"), 1)?;
-        world.inet.ip("addr add 192.0.2.254/24 dev h0")?;
-        world.inet.ip("addr add 2001:db8::fe/64 dev h0 nodad")?;
-        world.hub.ip("addr add 192.0.2.1/24 dev d0")?;
+        make_d0_anew(lab, &world)?;
         restore(&world)?;
         until_true("packets pass again", || reaches(&sites[0], &sites[1]))?;
         must_ping_both_ways(&sites[0], &sites[1])?;
@@ -124,6 +121,183 @@ fn an_interface_is_made_anew() -> Result<()> {
         hub.balance()?;
         Ok(())
     })
+}
+
+/// Traffic from a site behind `d1` to one behind `d0`: what happens to `d0` is seen in what becomes of it.
+struct Across {
+    world: World,
+    hub: Hub,
+    sites: Vec<Site>,
+    load: Load,
+}
+
+/// Bytes of payload: enough to be too long for a port whose MTU is lowered.
+const PAYLOAD: usize = 1300;
+
+impl Across {
+    fn begin(lab: &mut lab::Lab) -> Result<Self> {
+        let mut world = World::new(lab)?;
+        let mut sites = vec![
+            Site::new(lab, &mut world, Plan::new(1001, "a", 1))?,
+            Site::new(lab, &mut world, Plan::new(1001, "b", 2))?,
+        ];
+        world.hub.ip("route add 198.18.1.0/24 via 203.0.113.254 dev d1")?;
+        // A neighbour that is silent is given up within seconds instead of minutes.
+        for (name, value) in
+            [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "1"), ("retrans_time_ms", "200")]
+        {
+            world.hub.sysctl(&format!("net.ipv4.neigh.d0.{name}"), value)?;
+        }
+        let settings = Settings { ports: vec!["d0", "d1"], ..Settings::default() };
+        let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        // What the hub still sends from its other address leads the site back there, and a packet may find no way while the
+        // kernel is asked for the one from the new address.
+        until_true("a talks to d1", || {
+            let there = sites[0].hub_seen_at()?.starts_with("203.0.113.1:");
+            if !there {
+                sites[0].set(&["peer", &world.key.public, "endpoint", "203.0.113.1:51820"])?;
+            }
+            Ok(reaches(&sites[0], &sites[1])? && there)
+        })?;
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        let load = Load::start(&sites[0], &sites[1], 1000, PAYLOAD)?;
+        let this = Self { world, hub, sites, load };
+        this.arrives("before anything happens")?;
+        Ok(this)
+    }
+
+    fn arrives(&self, when: &str) -> Result<()> {
+        let before = self.load.received();
+        until_true(&format!("packets arrive {when}"), || Ok(self.load.received() > before + 100))
+            .with_context(|| format!("{:?}", self.hub.status().map(|status| status.drops())))
+    }
+
+    /// Something breaks: what the hub drops until it is whole again has one of these reasons, the first for certain. Then
+    /// packets arrive again, without a word to the hub.
+    fn broken(
+        &self,
+        what: &str,
+        by: impl FnOnce() -> Result<()>,
+        reasons: &[&str],
+        whole: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let before = self.hub.status()?;
+        let since = || Ok::<_, anyhow::Error>(self.hub.status()?.drops_since(&before));
+        by().with_context(|| what.to_owned())?;
+        until_true(&format!("{what}: {} is counted", reasons[0]), || Ok(since()?.get(reasons[0]) > Some(&0)))
+            .with_context(|| format!("{:?} of {} sent", since(), self.load.sent()))?;
+        whole().with_context(|| what.to_owned())?;
+        self.arrives(&format!("after: {what}"))?;
+        let drops = since()?;
+        ensure!(drops.keys().all(|reason| reasons.contains(&&**reason)), "{what}: {drops:?}");
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        self.load.hold(true);
+        self.hub.balance()?;
+        must_ping_both_ways(&self.sites[0], &self.sites[1])
+    }
+
+    fn hub_ip(&self, words: &str) -> Result<()> {
+        self.world.hub.ip(words)
+    }
+
+    fn inet_ip(&self, words: &str) -> Result<()> {
+        self.world.inet.ip(words)
+    }
+}
+
+#[test]
+fn under_traffic_links_and_interfaces_come_and_go() -> Result<()> {
+    lab::test(|lab| {
+        let across = Across::begin(lab)?;
+        let (down, world) = (["port_down", "underlay_no_route", "next_hop_unresolved"], &across.world);
+        let up = || {
+            across.hub_ip("link set d0 up")?;
+            restore(world)
+        };
+        across.broken("d0 is switched off", || across.hub_ip("link set d0 down"), &down, up)?;
+        let carrier = || across.inet_ip("link set h0 up");
+        across.broken("d0 has no carrier", || across.inet_ip("link set h0 down"), &down, carrier)?;
+        let again = || {
+            // Its new MAC address is the router's business as well: it learns it by asking.
+            make_d0_anew(lab, world)?;
+            restore(world)
+        };
+        across.broken("d0 is deleted and made again", || across.hub_ip("link del d0"), &down, again)?;
+        across.end()
+    })
+}
+
+#[test]
+fn under_traffic_routes_and_addresses_come_and_go() -> Result<()> {
+    lab::test(|lab| {
+        let across = Across::begin(lab)?;
+        let gone = ["underlay_no_route", "next_hop_unresolved"];
+        let back = || across.hub_ip("route add default via 192.0.2.254 dev d0");
+        across.broken("there is no route", || across.hub_ip("route del default"), &gone, back)?;
+
+        // Removed, the address takes the routes that lead through it along.
+        let back = || {
+            across.hub_ip("addr add 192.0.2.1/24 dev d0")?;
+            across.hub_ip("route replace default via 192.0.2.254 dev d0")
+        };
+        across.broken("the hub's address is removed", || across.hub_ip("addr del 192.0.2.1/24 dev d0"), &gone, back)?;
+
+        // Another way, without a packet that finds none.
+        let before = across.hub.status()?;
+        for (port, gateway) in [("d1", "203.0.113.254"), ("d0", "192.0.2.254")] {
+            across.hub_ip(&format!("route replace default via {gateway} dev {port}"))?;
+            let b = &across.sites[1];
+            until_true("the hub follows", || Ok(across.hub.status()?.site(b)?["path"]["port"] == port))?;
+            across.arrives(&format!("by way of {port}"))?;
+        }
+        let drops = across.hub.status()?.drops_since(&before);
+        ensure!(drops.is_empty(), "while the route moved: {drops:?}");
+        across.end()
+    })
+}
+
+#[test]
+fn under_traffic_a_neighbour_falls_silent_and_another_answers() -> Result<()> {
+    lab::test(|lab| {
+        let across = Across::begin(lab)?;
+        let silent = || across.inet_ip("link set h0 arp off");
+        let speaks = || across.inet_ip("link set h0 arp on");
+        across.broken("the next hop is silent", silent, &["next_hop_unresolved"], speaks)?;
+
+        // As when a spare router takes over: nothing is dropped by the hub, which sends to the old one until it knows.
+        let before = across.hub.status()?;
+        across.inet_ip("link set h0 address 02:00:00:00:be:ef")?;
+        across.arrives("at the new MAC address")?;
+        let drops = across.hub.status()?.drops_since(&before);
+        ensure!(drops.is_empty(), "while the neighbour changed: {drops:?}");
+        across.end()
+    })
+}
+
+#[test]
+fn under_traffic_the_mtu_is_lowered_and_raised() -> Result<()> {
+    lab::test(|lab| {
+        let across = Across::begin(lab)?;
+        // What does not fit any more is dropped, and its sender told, which then cuts: nothing else is needed.
+        across.broken("the MTU is lowered", || across.hub_ip("link set d0 mtu 1280"), &["too_large"], || Ok(()))?;
+        let b = &across.sites[1];
+        ensure!(across.hub.status()?.site(b)?["path"]["mtu"] == 1280, "{}", across.hub.status()?.site(b)?);
+        across.hub_ip("link set d0 mtu 1500")?;
+        until_true("the hub follows", || Ok(across.hub.status()?.site(b)?["path"]["mtu"] == 1500))?;
+        across.arrives("with the old MTU")?;
+        across.end()
+    })
+}
+
+/// Another pair of interfaces in the place of `d0` and `h0`, with their IPv4 addresses.
+fn make_d0_anew(lab: &lab::Lab, world: &World) -> Result<()> {
+    lab.wire((&world.hub, "d0"), (&world.inet, "h0"), 1)?;
+    world.inet.ip("addr add 192.0.2.254/24 dev h0")?;
+    world.inet.ip("addr add 2001:db8::fe/64 dev h0 nodad")?;
+    world.hub.ip("addr add 192.0.2.1/24 dev d0")
 }
 
 /// What the kernel forgot of `d0` when it went down: its IPv6 address and the routes.
