@@ -67,6 +67,29 @@ pub fn is_tunnel(seen: &Seen) -> bool {
     message(&seen.bytes).is_some()
 }
 
+/// Pieces of an IPv4 frame, each with these bytes of its payload (from the UDP header on), which are cut at multiples of
+/// eight. The piece that reaches the payload's end says that it is the last one.
+pub fn fragments(frame: &[u8], id: u16, pieces: &[Range<usize>]) -> Result<Vec<Vec<u8>>> {
+    const START: usize = 14 + 20;
+    let length = frame.len() - START;
+    let piece = |range: &Range<usize>| {
+        anyhow::ensure!(range.start % 8 == 0 && range.start < range.end, "{range:?} can't be a fragment");
+        // What lies beyond the end is made up.
+        let at = |n: usize| frame.get(START + n).copied().unwrap_or(0xee);
+        let mut header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..])?.to_header();
+        header.identification = id;
+        header.more_fragments = range.end < length;
+        header.fragment_offset = etherparse::IpFragOffset::try_new((range.start / 8) as u16)?;
+        header.set_payload_len(range.len())?;
+        header.header_checksum = header.calc_header_checksum();
+        let mut piece = frame[..14].to_vec();
+        header.write(&mut piece)?;
+        piece.extend(range.clone().map(at));
+        Ok(piece)
+    };
+    pieces.iter().map(piece).collect()
+}
+
 /// Somebody on the hub's uplink.
 #[derive(Debug)]
 pub struct Attacker {

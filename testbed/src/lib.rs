@@ -18,6 +18,7 @@ pub mod client;
 pub mod crowd;
 pub mod dice;
 pub mod hub;
+pub mod impair;
 pub mod lab;
 mod leftovers;
 pub mod load;

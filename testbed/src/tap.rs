@@ -123,6 +123,11 @@ impl Tap {
         }
     }
 
+    /// For waiting until something passes.
+    pub fn poll_fd(&self, flags: PollFlags) -> PollFd<'_> {
+        PollFd::new(&self.socket, flags)
+    }
+
     /// Frames that passed and found no room since the last time that this was asked: nobody read fast enough.
     pub fn lost(&self) -> Result<u64> {
         Ok(packet_statistics(self.socket.as_fd())?.1.into())
