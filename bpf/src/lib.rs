@@ -36,6 +36,21 @@ use maps::Maps;
 /// More queues than this on a port are refused.
 const QUEUES_MAX: u32 = 64;
 
+/// The commands of `bpf(2)` that are made once every port has its program: those of maps, pins and links. No program and
+/// no map is loaded any more, also not for an interface that was made anew.
+pub const COMMANDS: &[u32] = &[
+    libbpf_sys::BPF_MAP_LOOKUP_ELEM,
+    libbpf_sys::BPF_MAP_UPDATE_ELEM,
+    libbpf_sys::BPF_MAP_DELETE_ELEM,
+    libbpf_sys::BPF_OBJ_PIN,
+    libbpf_sys::BPF_OBJ_GET,
+    libbpf_sys::BPF_OBJ_GET_INFO_BY_FD,
+    libbpf_sys::BPF_LINK_CREATE,
+    libbpf_sys::BPF_LINK_UPDATE,
+    libbpf_sys::BPF_LINK_DETACH,
+    libbpf_sys::BPF_LINK_GET_NEXT_ID, // which the kernel refuses, and so says that it is not for us
+];
+
 /// What a hub's steering is set up with; what is not here can be changed while it runs.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -102,14 +102,12 @@ impl Api {
             .enable_all()
             .build()
             .map_err(|source| RunDirError::Thread { source })?;
-        let thread = std::thread::Builder::new()
-            .name("ekiden-api".into())
-            .spawn(move || {
-                if let Err(error) = runtime.block_on(serve_both(reading, changing, requests, stopped)) {
-                    tracing::error!(%error, "the API has ended; the hub runs on without it");
-                }
-            })
-            .map_err(|source| RunDirError::Thread { source })?;
+        let thread = crate::caps::spawn_without("ekiden-api".into(), move || {
+            if let Err(error) = runtime.block_on(serve_both(reading, changing, requests, stopped)) {
+                tracing::error!(%error, "the API has ended; the hub runs on without it");
+            }
+        });
+        let thread = thread.map_err(|error| RunDirError::Thread { source: io::Error::other(error) })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }

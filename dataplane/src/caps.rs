@@ -1,7 +1,12 @@
 //! What the hub may do: the capabilities that it needs, named if they are missing, and everything else given up.
+//!
+//! Three steps: at the start, all that is not named; in workers and the API, which only use what control has opened, all;
+//! and once the hub is ready, what only the start needed. What it may then ask of the kernel is in [`crate::seccomp`].
 
 use ::caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 /// The port below which a socket needs `CAP_NET_BIND_SERVICE`.
 const UNPRIVILEGED_PORTS: u16 = 1024;
@@ -13,21 +18,33 @@ pub struct Need {
     pub capability: Capability,
     /// For what: the end of a sentence that begins with "to".
     pub purpose: &'static str,
+    /// Until when.
+    pub until: Until,
+}
+
+/// How long a capability is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Every port has its XDP program: no program is loaded after that.
+    Ready,
+    /// The end: an interface may be made anew, an address added.
+    End,
 }
 
 /// What a hub with this listen port needs.
 pub fn needs(listen_port: u16) -> Vec<Need> {
+    use Capability::{CAP_BPF, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_PERFMON};
+    let need = |capability, until, purpose| Need { capability, purpose, until };
     let mut needs = vec![
-        Need { capability: Capability::CAP_NET_ADMIN, purpose: "attach the XDP program to ports and set up sockets" },
-        Need { capability: Capability::CAP_NET_RAW, purpose: "open AF_XDP sockets" },
-        Need { capability: Capability::CAP_BPF, purpose: "load the XDP program and its maps" },
+        need(CAP_NET_ADMIN, Until::End, "attach the XDP program to ports and set up sockets"),
+        need(CAP_NET_RAW, Until::End, "open AF_XDP sockets"),
+        need(CAP_BPF, Until::End, "load the XDP program and its maps"),
         // The program subtracts packet pointers, which the verifier allows only to who may look at kernel memory.
-        Need { capability: Capability::CAP_PERFMON, purpose: "have the XDP program pass the kernel's verifier" },
-        Need { capability: Capability::CAP_IPC_LOCK, purpose: "keep packet memory beyond RLIMIT_MEMLOCK" },
+        need(CAP_PERFMON, Until::Ready, "have the XDP program pass the kernel's verifier"),
+        need(CAP_IPC_LOCK, Until::End, "keep packet memory beyond RLIMIT_MEMLOCK"),
     ];
     if listen_port < UNPRIVILEGED_PORTS {
-        let purpose = "listen on a UDP port below 1024";
-        needs.push(Need { capability: Capability::CAP_NET_BIND_SERVICE, purpose });
+        needs.push(need(CAP_NET_BIND_SERVICE, Until::End, "listen on a UDP port below 1024"));
     }
     needs
 }
@@ -114,11 +131,38 @@ fn confine_thread(needs: &[Need]) -> Result<(), CapsError> {
             ::caps::drop(None, CapSet::Bounding, *capability).map_err(kernel("limit the bounding set"))?;
         }
     }
+    keep(&kept)
+}
+
+/// Gives up, for the calling thread, what was needed only until the hub was ready.
+pub fn settle(needs: &[Need]) -> Result<(), CapsError> {
+    keep(&needs.iter().filter(|need| need.until == Until::End).map(|need| need.capability).collect())
+}
+
+/// A thread with no capability at all; it has none when this returns, so that no call that changes them comes later.
+pub fn spawn_without<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, CapsError> {
+    let (tell, told) = mpsc::channel();
+    let begin = move || {
+        let _ = tell.send(keep(&CapsHashSet::new()));
+        work()
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(begin).map_err(kernel("start a thread"))?;
+    match told.recv() {
+        Ok(result) => result.map(|()| thread),
+        Err(gone) => Err(kernel("start a thread")(gone)),
+    }
+}
+
+/// The calling thread's sets, for good.
+fn keep(kept: &CapsHashSet) -> Result<(), CapsError> {
     // Each set must stay within the next: ambient within inheritable, effective within permitted.
     ::caps::clear(None, CapSet::Ambient).map_err(kernel("clear the ambient set"))?;
     ::caps::clear(None, CapSet::Inheritable).map_err(kernel("clear the inheritable set"))?;
-    ::caps::set(None, CapSet::Effective, &kept).map_err(kernel("keep only the named capabilities"))?;
-    ::caps::set(None, CapSet::Permitted, &kept).map_err(kernel("keep only the named capabilities"))
+    ::caps::set(None, CapSet::Effective, kept).map_err(kernel("keep only the named capabilities"))?;
+    ::caps::set(None, CapSet::Permitted, kept).map_err(kernel("keep only the named capabilities"))
 }
 
 #[cfg(test)]

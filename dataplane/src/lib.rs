@@ -15,6 +15,7 @@ pub mod ports;
 pub mod reassembly;
 pub mod rehearsal;
 pub mod reserve;
+pub mod seccomp;
 pub mod site_config;
 pub mod sites;
 pub mod staging;

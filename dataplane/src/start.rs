@@ -224,7 +224,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         };
         next_chunk += chunks[w];
         let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey);
-        let thread = std::thread::Builder::new().name(format!("worker-{w}")).spawn(move || {
+        let thread = caps::spawn_without(format!("worker-{w}"), move || {
             let mut set = CpuSet::new();
             set.set(core);
             if let Err(error) = sched_setaffinity(None, &set) {

@@ -17,6 +17,7 @@ pub use report::Facts;
 pub use sites::Endpoint;
 
 use crate::api::{HandshakeRefused, Request};
+use crate::caps;
 use crate::clock;
 use crate::config::Desired;
 use crate::logging::Every;
@@ -24,6 +25,7 @@ use crate::mailbox::{ControlEnd, Event, Order};
 use crate::notify::Notify;
 use crate::reassembly::Reassembly;
 use crate::reserve::Reserved;
+use crate::seccomp;
 use crate::state::{SaveError, State};
 use crate::underlay::{Change, Reach, Underlay};
 use crate::xsk::{HEADROOM, Remains};
@@ -259,6 +261,9 @@ impl Control {
         for port in &mut self.ports {
             port.attach(&mut self.steering)?;
         }
+        // What only the start needed goes before the first packet is relayed.
+        caps::settle(&caps::needs(self.desired.hub.listen_port.get()))?;
+        seccomp::confine()?;
         let summary = format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.len());
         tracing::info!("hub {} is ready: {summary}", &*self.desired.hub.name);
         self.notify.ready(&summary);
