@@ -44,6 +44,7 @@ pub struct Hub {
     directory: PathBuf,
     pins: PathBuf,
     config: PathBuf,
+    wrapper: Vec<String>,
     process: Option<Process>,
     systemd: Option<Systemd>,
 }
@@ -54,7 +55,15 @@ impl Hub {
         let directory = lab.directory().to_owned();
         let config = directory.join("hub.toml");
         fs::write(&config, configuration(world, settings, sites)?)?;
-        Ok(Self { namespace: world.hub.clone(), pins: lab.pins(), directory, config, process: None, systemd: None })
+        Ok(Self {
+            namespace: world.hub.clone(),
+            pins: lab.pins(),
+            directory,
+            config,
+            wrapper: Vec::new(),
+            process: None,
+            systemd: None,
+        })
     }
 
     /// A hub that runs, with sites that have started and have a session with it.
@@ -69,6 +78,16 @@ impl Hub {
     /// Its configuration.
     pub fn config(&self) -> &Path {
         &self.config
+    }
+
+    /// Its files: the directories of its sockets, of what it remembers, and of its pins.
+    pub fn places(&self) -> [PathBuf; 3] {
+        [self.directory.join("run"), self.directory.join("state"), self.pins.clone()]
+    }
+
+    /// It will be started by this program, which must become the hub itself, as `strace -D` does.
+    pub fn start_by(&mut self, words: &[&str]) {
+        self.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Starts it, and waits until it says that it is ready.
@@ -86,7 +105,8 @@ impl Hub {
         let binary = text(binary()?);
         let (config, run, state, pins, notify) =
             (text(&self.config), text(&run), text(&state), text(&self.pins), text(&path));
-        let mut words = vec![binary.as_str(), "run", "--config", &config];
+        let mut words: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();
+        words.extend([binary.as_str(), "run", "--config", &config]);
         words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
         let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;
         self.systemd = Some(systemd);
