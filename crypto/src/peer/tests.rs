@@ -1,5 +1,6 @@
 //! Peers in a world of their own: [`Node`] is a caller as it should be, and asserts all that a caller may rely on.
 
+mod fuzz;
 mod handshakes;
 mod interop;
 mod simulation;
