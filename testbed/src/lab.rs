@@ -50,6 +50,17 @@ impl Lab {
         &self.directory
     }
 
+    /// A small file system of its own in the lab's directory, of this size; other options may follow after a comma.
+    pub fn disk(&mut self, name: &str, size: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        fs::create_dir(&path)?;
+        self.keep(Thing::Mount(path.clone()));
+        let options = std::ffi::CString::new(format!("size={size}"))?;
+        rustix::mount::mount("ekiden-test", &path, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
+            .with_context(|| format!("a tmpfs on {}", path.display()))?;
+        Ok(path)
+    }
+
     /// A directory on bpffs for a hub's pins; the hub makes it.
     pub fn pins(&self) -> PathBuf {
         Path::new(BPFFS).join(&self.name)

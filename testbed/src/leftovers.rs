@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -30,6 +30,7 @@ const TEMPORARY: &str = "/tmp";
 pub(crate) enum Thing {
     Process(Pid),
     Namespace(String),
+    Mount(PathBuf),
     Directory(PathBuf),
     File(PathBuf),
 }
@@ -40,6 +41,7 @@ impl Thing {
         match self {
             Self::Process(pid) => drop(kill_process(*pid, Signal::KILL)),
             Self::Namespace(name) => drop(Command::new("ip").args(["netns", "del", name]).output()),
+            Self::Mount(path) => drop(rustix::mount::unmount(path, UnmountFlags::DETACH)),
             Self::Directory(path) => drop(fs::remove_dir_all(path)),
             Self::File(path) => drop(fs::remove_file(path)),
         }
@@ -93,11 +95,16 @@ fn mount_bpffs() -> Result<()> {
     rustix::mount::mount("bpf", BPFFS, "bpf", MountFlags::empty(), None).context("could not mount a bpffs")
 }
 
-/// Removes everything that this process has made. Processes first, since they hold the rest.
+/// Removes everything that this process has made. Processes first, since they hold the rest; then what is mounted in
+/// directories.
 fn sweep() {
     // Not released again: whoever is making something now must not go on.
     let mut made = made();
-    made.sort_by_key(|thing| !matches!(thing, Thing::Process(_)));
+    made.sort_by_key(|thing| match thing {
+        Thing::Process(_) => 0,
+        Thing::Mount(_) => 1,
+        Thing::Namespace(_) | Thing::Directory(_) | Thing::File(_) => 2,
+    });
     made.iter().for_each(Thing::remove);
     std::mem::forget(made);
 }
@@ -114,10 +121,21 @@ fn remove_orphans() {
             match directory {
                 NAMESPACES => Thing::Namespace(name).remove(),
                 UAPI => Thing::File(entry.path()).remove(),
+                TEMPORARY => {
+                    mounts_in(&entry.path()).into_iter().for_each(|path| Thing::Mount(path).remove());
+                    Thing::Directory(entry.path()).remove();
+                }
                 _ => Thing::Directory(entry.path()).remove(),
             }
         }
     }
+}
+
+/// What is mounted somewhere in a directory.
+fn mounts_in(directory: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    paths.filter(|path| path.starts_with(directory)).collect()
 }
 
 /// The process id at the beginning of what follows the prefix.
