@@ -67,7 +67,18 @@ pub fn validate_machine(desired: &Desired, machine: &Machine) -> Result<(), Erro
         let message = format!("core {core} of [workers] is not one that this process may use; those are {usable}");
         problems.add(&desired.workers.origin, message);
     }
+    if let Some(group) = &desired.stats.group
+        && group_id(group).is_none()
+    {
+        let message = format!("group {group:?} of [stats]: this machine has no such group; groupadd makes it");
+        problems.add(&desired.stats.origin, message);
+    }
     problems.done()
+}
+
+/// The number of a group of this machine.
+pub fn group_id(name: &str) -> Option<u32> {
+    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 fn port_problem(port: &Port, machine: &Machine) -> Option<String> {

@@ -26,7 +26,7 @@ use wire::TenantId;
 pub(crate) use errors::nearest;
 pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
-pub use machine::{Interface, Machine, validate_machine};
+pub use machine::{Interface, Machine, group_id, validate_machine};
 pub use values::{HubName, Label, Name, PortName};
 
 /// Reads `path` and what it includes, and the key files that they name.
@@ -49,11 +49,27 @@ pub struct Desired {
     pub hub: Hub,
     /// The threads that carry packets.
     pub workers: Workers,
+    /// What is counted, and who may see it.
+    pub stats: Stats,
     /// The network interfaces, in the order of the configuration; at least one, each once.
     pub ports: Vec<Port>,
     /// The tenants, in the order of the configuration; their ids, service codes and sites' public keys are unique.
     pub tenants: Vec<Tenant>,
+    /// Tells texts of the configuration apart.
+    pub digest: Digest,
 }
+
+/// A number that is another one for another text of the configuration. All are equal to each other: it is no part of what is desired.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Digest(pub u64);
+
+impl PartialEq for Digest {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Digest {}
 
 /// The hub itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,6 +91,17 @@ pub struct Workers {
     /// process may use.
     pub cores: Option<Vec<usize>>,
     /// Where the cores are listed.
+    pub origin: Origin,
+}
+
+/// The statistics segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// MiB that it may have, history and all.
+    pub memory_mib: u32,
+    /// The group that may see into the hub's directory; none: the process's.
+    pub group: Option<String>,
+    /// Where the group is named.
     pub origin: Origin,
 }
 

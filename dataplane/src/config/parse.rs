@@ -18,7 +18,9 @@ use super::errors::{Errors, Origin, Problems};
 use super::keys::{self, PresharedKey, PrivateKey, PublicKey};
 use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
-use super::{Desired, Hub, HubName, Label, Name, Port, PortName, Site, Tenant, Workers, include, values};
+use super::{
+    Desired, Digest, Hub, HubName, Label, Name, Port, PortName, Site, Stats, Tenant, Workers, include, values,
+};
 
 static ROOT: Shape = Shape {
     title: "the main file",
@@ -27,6 +29,7 @@ static ROOT: Shape = Shape {
         optional("include", r#"include = ["tenants.d/*.toml"]"#),
         required("hub", "[hub] with name, private_key_file and listen_port"),
         optional("workers", "[workers] with cores = [1]"),
+        optional("stats", "[stats] with memory_mib = 512"),
         required("port", r#"[[port]] with name = "eth0" and role = "wan""#),
         optional("tenant", "[[tenant]] with id = 1001"),
     ],
@@ -49,6 +52,15 @@ static HUB: Shape = Shape {
 };
 
 static WORKERS: Shape = Shape { title: "[workers]", noun: None, keys: &[optional("cores", "cores = [1, 2]")] };
+
+static STATS: Shape = Shape {
+    title: "[stats]",
+    noun: None,
+    keys: &[optional("memory_mib", "memory_mib = 512"), optional("group", r#"group = "ekiden""#)],
+};
+
+/// MiB of statistics, unless the configuration says otherwise.
+const STATS_MEMORY_MIB: u32 = 512;
 
 static PORT: Shape = Shape {
     title: "[[port]]",
@@ -89,7 +101,7 @@ static SITE: Shape = Shape {
 };
 
 /// Every shape, to find where a misplaced key belongs.
-pub(super) static SHAPES: [&Shape; 6] = [&ROOT, &HUB, &WORKERS, &PORT, &TENANT, &SITE];
+pub(super) static SHAPES: [&Shape; 7] = [&ROOT, &HUB, &WORKERS, &STATS, &PORT, &TENANT, &SITE];
 
 /// What a site without a `public_key` is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,14 +115,20 @@ pub(super) enum MissingKeys {
 pub(super) fn load(path: &Path, missing_keys: MissingKeys) -> Result<Desired, Errors> {
     let problems = Problems::default();
     let directory = path.parent().unwrap_or(Path::new(""));
-    let mut walk =
-        Walk { problems: &problems, directory, missing_keys, ledger: Ledger::default(), tenants: Vec::new() };
+    let mut walk = Walk {
+        problems: &problems,
+        directory,
+        missing_keys,
+        ledger: Ledger::default(),
+        tenants: Vec::new(),
+        digest: 0,
+    };
     let fixed = walk.main_file(path);
-    let tenants = walk.tenants;
+    let (tenants, digest) = (walk.tenants, Digest(walk.digest));
     problems.done()?;
     // A part is missing only where a problem was noted, and then this isn't reached.
-    let (hub, workers, ports) = fixed.expect("each part that could not be read left a problem");
-    Ok(Desired { hub, workers, ports, tenants })
+    let (hub, workers, stats, ports) = fixed.expect("each part that could not be read left a problem");
+    Ok(Desired { hub, workers, stats, ports, tenants, digest })
 }
 
 /// The walk through the files, and what it has gathered.
@@ -121,24 +139,27 @@ struct Walk<'a> {
     missing_keys: MissingKeys,
     ledger: Ledger,
     tenants: Vec<Tenant>,
+    digest: u64,
 }
 
 impl<'a> Walk<'a> {
-    fn main_file(&mut self, path: &Path) -> Option<(Hub, Workers, Vec<Port>)> {
+    fn main_file(&mut self, path: &Path) -> Option<(Hub, Workers, Stats, Vec<Port>)> {
         let problems = self.problems;
         let source = read(path, 0, problems)?;
+        self.digest = source.digest(self.digest);
         let parsed = source.parse(problems)?;
         let root = Table::root(&ROOT, &source, problems, &parsed);
 
         let hub = root.table("hub", &HUB).and_then(|table| self.hub(&table));
         let workers = self.workers(&root);
+        let stats = Self::stats(&root);
         let ports = self.ports(&root);
         self.tenants(&root);
         for (turn, file) in (1..).zip(self.included(path, &root)) {
             self.included_file(&file, turn);
         }
         self.ledger.no_code_reads_as_an_id(problems);
-        Some((hub?, workers, ports))
+        Some((hub?, workers, stats, ports))
     }
 
     fn hub(&mut self, table: &Table<'_>) -> Option<Hub> {
@@ -171,6 +192,15 @@ impl<'a> Walk<'a> {
         Workers { cores, origin }
     }
 
+    fn stats(root: &Table<'_>) -> Stats {
+        let table = root.table("stats", &STATS);
+        let memory = table.as_ref().and_then(|table| table.integer("memory_mib", values::stats_memory));
+        let group = table.as_ref().and_then(|table| table.string("group", values::group));
+        let memory_mib = memory.map_or(STATS_MEMORY_MIB, |memory| memory.value);
+        let origin = table.map_or_else(|| root.at().clone(), |table| table.at_key("group"));
+        Stats { memory_mib, group: group.map(|group| group.value), origin }
+    }
+
     fn ports(&mut self, root: &Table<'_>) -> Vec<Port> {
         if root.is_empty_list("port") {
             self.problems.add(&root.at_key("port"), "the list of ports is empty; a hub needs at least one".to_owned());
@@ -200,9 +230,9 @@ impl<'a> Walk<'a> {
 
     fn included_file(&mut self, path: &Path, turn: u32) {
         let problems = self.problems;
-        if let Some(source) = read(path, turn, problems)
-            && let Some(parsed) = source.parse(problems)
-        {
+        let Some(source) = read(path, turn, problems) else { return };
+        self.digest = source.digest(self.digest);
+        if let Some(parsed) = source.parse(problems) {
             self.tenants(&Table::root(&INCLUDED, &source, problems, &parsed));
         }
     }

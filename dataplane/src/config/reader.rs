@@ -55,6 +55,12 @@ impl Source {
         Self { name: path.display().to_string().into(), directory, turn, text, line_starts }
     }
 
+    /// The digest of the files so far, and this one (FNV-1a).
+    pub(super) fn digest(&self, before: u64) -> u64 {
+        let seed = before ^ 0xcbf2_9ce4_8422_2325;
+        self.text.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
     fn at(&self, offset: usize) -> Origin {
         // Line starts begin with 0, so at least one is not beyond the offset.
         let line = self.line_starts.partition_point(|start| *start <= offset);

@@ -134,6 +134,22 @@ pub(super) fn core(number: i128) -> Result<usize, String> {
     }
 }
 
+/// MiB of statistics.
+pub(super) fn stats_memory(number: i128) -> Result<u32, String> {
+    match u32::try_from(number) {
+        Ok(mib) if (1..=1 << 20).contains(&mib) => Ok(mib),
+        _ => Err("1 to 1048576 (MiB) are right".to_owned()),
+    }
+}
+
+/// The name of a group; whether there is one is the machine's matter.
+pub(super) fn group(name: &str) -> Result<String, String> {
+    match name {
+        "" => Err("empty; leave it out for the group of the hub's process".to_owned()),
+        _ => Ok(name.to_owned()),
+    }
+}
+
 pub(super) fn role(text: &str) -> Result<Role, String> {
     match text {
         "wan" => Ok(Role::Wan),
