@@ -37,7 +37,7 @@ stage_clippy() { cargo clippy --workspace --all-targets --all-features --quiet -
 stage_build() { cargo test --workspace --no-run && cargo build -p ekiden-dataplane --bins; }
 stage_tests() { cargo test --workspace --no-fail-fast; }
 # The model checker replaces the atomics of these crates: a build of its own.
-stage_loom() { RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom cargo test --profile dev -p ekiden-crypto --lib; }
+stage_loom() { RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom cargo test --profile dev -p ekiden-crypto -p ekiden-stats --lib; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet; }
 stage_deny() { "$root/bin/cargo-deny" --all-features check --hide-inclusion-graph licenses bans sources; }
 stage_advisories() { "$root/bin/cargo-deny" --offline check advisories; }

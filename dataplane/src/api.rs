@@ -12,7 +12,7 @@ mod rundir;
 #[cfg(test)]
 mod tests;
 
-pub use rundir::{API_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_ROOT, RunDir, RunDirError};
+pub use rundir::{API_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_ROOT, RunDir, RunDirError, STATS, STATS_SOCKET};
 
 use std::io;
 use std::sync::Arc;
@@ -110,6 +110,16 @@ impl Api {
         let thread = thread.map_err(|error| RunDirError::Thread { source: io::Error::other(error) })?;
         Ok(Self { stop, thread: Some(thread) })
     }
+}
+
+/// Hands the statistics segment, as a descriptor for reading, to everybody who may connect to `stats.sock`: by a thread that only ever
+/// waits, until the process ends.
+pub fn hand_out_stats(dir: &RunDir, file: std::fs::File) -> Result<(), RunDirError> {
+    let listener = dir.listen(STATS_SOCKET, 0o660)?;
+    listener.set_nonblocking(false).map_err(|source| RunDirError::Thread { source })?;
+    let thread = crate::caps::spawn_without("ekiden-stats".into(), move || stats::hand_out(&listener, &file));
+    thread.map_err(|error| RunDirError::Thread { source: io::Error::other(error) })?;
+    Ok(())
 }
 
 impl Drop for Api {

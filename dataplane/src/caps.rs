@@ -96,6 +96,15 @@ pub fn check(needs: &[Need]) -> Result<(), CapsError> {
     Ok(())
 }
 
+/// Takes the process's group, before the privilege to do so is given up.
+pub fn join(group: u32) -> Result<(), CapsError> {
+    let group = nix::unistd::Gid::from_raw(group);
+    match group == nix::unistd::getegid() {
+        true => Ok(()),
+        false => nix::unistd::setresgid(group, group, group).map_err(kernel("take the group of [stats]")),
+    }
+}
+
 /// Gives up every privilege that `needs` does not name, for good, and sees to it that keys reach no core dump.
 ///
 /// To be called while the process has one thread: capabilities belong to threads, and those started later inherit.

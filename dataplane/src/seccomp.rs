@@ -82,7 +82,7 @@ const EVERYWHERE: &[Allowed] = calls! {
     SYS_sendto Any, false;
     SYS_recvfrom Any, false;
     SYS_getsockopt Any, false; // what the kernel lost before a ring; who calls the API
-    SYS_sendmsg Any, true;
+    SYS_sendmsg Any, true; // the descriptor of the statistics
     SYS_recvmsg Any, true; // what a router says of a packet; whose program is on a port
     SYS_read Any, false;
     SYS_write Any, false;
@@ -153,6 +153,9 @@ const EVERYWHERE: &[Allowed] = calls! {
     SYS_clock_nanosleep Any, true;
     SYS_nanosleep Any, true;
     SYS_gettimeofday Any, true;
+    // Whether the clock is synchronised; to set it needs a capability that the hub does not have.
+    SYS_clock_adjtime OneOf(0, &[libc::CLOCK_REALTIME as u32]), false;
+    SYS_adjtimex Any, true;
     SYS_getcpu Any, true;
 };
 

@@ -7,9 +7,9 @@
 //! 4. Start the API and control, which attaches the programs once it knows the hub's addresses: from the first frame on,
 //!    XDP knows what is the hub's and where to put it. A program that an earlier process left pinned is exchanged in place.
 
-use crate::api::{Api, QUEUE, RunDir};
+use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
-use crate::config::{Desired, Machine, Mode, validate_machine};
+use crate::config::{Desired, Machine, Mode, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::mailbox::mailbox;
 use crate::notify::Notify;
@@ -27,7 +27,7 @@ use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use stats::{Rows, Shape};
+use stats::{Segment, Shape, Spec};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -165,7 +165,15 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     caps::check(&needs)?;
     let machine = Machine::this().context("could not read what this machine has")?;
     validate_machine(&desired, &machine)?;
+    // All that is made from here on is the group's, as if the process had been started with it.
+    let group = desired.stats.group.as_deref().and_then(group_id);
+    if let Some(group) = group {
+        caps::join(group)?;
+    }
     let claim = RunDir::claim(&places.run, &desired.hub.name)?;
+    if group.is_some() {
+        claim.share()?;
+    }
     let (mut state, warning) = State::load(&places.state.join(&*desired.hub.name));
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
@@ -196,6 +204,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     // 4. Workers, API, control.
     let backend = crypto::aead::ring();
     let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len() };
+    let (segment, short) =
+        make_segment(&claim, &desired, shape, &ports, cores.iter().copied().zip(chunks.iter().copied()))?;
     let tables = Arc::new(tables(&desired));
     let wake = Arc::new(tokio::sync::Notify::new());
     let umem = ports[0].umem;
@@ -204,7 +214,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let mut threads = Vec::new();
     for (w, core) in cores.iter().copied().enumerate() {
         let (control_end, worker_end) = mailbox(wake.clone(), umem.chunk_size() as usize)?;
-        let rows = Arc::new(Rows::new(shape));
+        let rows = Arc::new(segment.rows(w));
         mailboxes.push((control_end, rows.clone()));
         let journey = Journey {
             tables: tables.clone(),
@@ -249,7 +259,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             backend: backend.name(),
             cores: cores.clone(),
             chunks,
-            warnings: warning.into_iter().map(|w| w.0).collect(),
+            warnings: warning.into_iter().map(|w| w.0).chain(short).collect(),
         };
         let identity = desired.hub.private_key.identity();
         let parts = Parts {
@@ -260,6 +270,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             reserved,
             state,
             workers: mailboxes,
+            segment,
             wake,
             requests: request_out,
             ports,
@@ -273,7 +284,39 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         // A worker that panicked has aborted the process already.
         let _ = thread.join();
     }
-    result
+    // Only now nobody counts any more.
+    result.map(|mut segment| segment.end())
+}
+
+/// The statistics segment, with everything that is configured in its directory; and what an operator should know of it.
+fn make_segment(
+    claim: &RunDir,
+    desired: &Desired,
+    shape: Shape,
+    ports: &[Port],
+    workers: impl ExactSizeIterator<Item = (usize, u32)>,
+) -> anyhow::Result<(Segment, Option<String>)> {
+    let spec = Spec {
+        hub: desired.hub.name.to_string(),
+        build: env!("CARGO_PKG_VERSION").into(),
+        config_hash: desired.digest.0,
+        shape,
+        workers: workers.len(),
+        memory: u64::from(desired.stats.memory_mib) << 20,
+        group: None,
+    };
+    let stats::Created { mut segment, warning } =
+        Segment::create(&claim.path().join(STATS), spec).context("no place for statistics")?;
+    segment.configure(|directory| {
+        crate::control::enter(directory, desired, ports)?;
+        (0..).zip(workers).try_for_each(|(w, (core, chunks))| directory.worker(w, core, chunks))
+    })?;
+    segment.publish()?;
+    hand_out_stats(claim, segment.descriptor()?)?;
+    if let Some(warning) = &warning {
+        tracing::warn!("{warning}");
+    }
+    Ok((segment, warning))
 }
 
 /// What the ports gave: themselves, and for each worker its core and its sockets.

@@ -587,7 +587,7 @@ impl Journey {
     }
 
     fn count_drop(&self, packet: &Packet, reason: DropReason) {
-        let row = packet.tenant.map_or(&self.rows.hub, |tenant| self.rows.tenant(tenant));
+        let row = packet.tenant.map_or(&*self.rows.hub, |tenant| self.rows.tenant(tenant));
         row.count(reason, packet.outer_len as usize);
     }
 

@@ -1,80 +1,80 @@
-//! The rows that a worker writes, and their sums over all workers.
+//! The rows that a worker writes, those that control writes, and what sums them up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::layout::record;
+use crate::sys::{Plain, View};
 use wire::{DROP_REASONS, DropReason, PortIndex, SiteSlot, TenantSlot};
 
-/// A monotone counter, or the latest of a growing value, with a single writer.
-#[derive(Default, Debug)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. For the row's owner alone: two writers would lose counts.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
-    }
-
-    /// Replaces the value. For the row's owner alone.
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Release);
-    }
-
-    /// The value now.
-    #[inline]
-    pub fn read(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+record! {
+    /// What one worker did for one site: a cache line for each direction. Inner bytes are IP lengths, as they are billed; outer
+    /// bytes are whole frames, Ethernet header included.
+    pub SiteRow {
+        /// Packets from the site that were opened and accepted, keepalives not among them.
+        pub rx_packets,
+        /// Their inner IP bytes.
+        pub rx_bytes,
+        /// All frames that were authenticated as the site's, keepalives and what was dropped after that too.
+        pub rx_outer_packets,
+        /// Their bytes.
+        pub rx_outer_bytes,
+        /// Keepalives accepted.
+        pub rx_keepalives,
+        /// When the site last sent a packet with content: nanoseconds since boot, 0 for never.
+        pub data_received_at,
+        /// When anything authenticated last came from the site.
+        pub any_received_at,
+        pub(crate) rest,
+        /// Packets sealed for the site, keepalives not among them.
+        pub tx_packets,
+        /// Their inner IP bytes.
+        pub tx_bytes,
+        /// Bytes of all frames sent to the site, keepalives too.
+        pub tx_outer_bytes,
+        /// Keepalives sent: with `tx_packets`, all frames sent.
+        pub tx_keepalives,
+        /// When a packet with content was last sealed for the site.
+        pub data_sent_at,
+        /// When anything was last sealed for the site.
+        pub any_sent_at,
+        /// Packets parked for a session with the site now.
+        pub staged,
+        pub(crate) rest2,
     }
 }
 
-/// What one worker did for one site. Inner bytes are IP lengths, as they are billed; outer bytes are whole frames.
-#[derive(Default, Debug)]
-#[repr(C, align(64))]
-pub struct SiteRow {
-    /// Packets from the site that were opened and accepted, keepalives not among them.
-    pub rx_packets: Counter,
-    /// Their inner IP bytes.
-    pub rx_bytes: Counter,
-    /// Bytes of all frames accepted from the site, keepalives too, Ethernet header included.
-    pub rx_outer_bytes: Counter,
-    /// Keepalives accepted.
-    pub rx_keepalives: Counter,
-    /// When the site last sent a packet with content: nanoseconds since boot, 0 for never.
-    pub data_received_at: Counter,
-    /// When anything authenticated last came from the site.
-    pub any_received_at: Counter,
-    /// Two words of rest, so that what is sent has a cache line of its own.
-    _rest: [u64; 2],
-    /// Packets sealed for the site, keepalives not among them.
-    pub tx_packets: Counter,
-    /// Their inner IP bytes.
-    pub tx_bytes: Counter,
-    /// Bytes of all frames sent to the site, keepalives too, Ethernet header included.
-    pub tx_outer_bytes: Counter,
-    /// Keepalives sent.
-    pub tx_keepalives: Counter,
-    /// When a packet with content was last sealed for the site.
-    pub data_sent_at: Counter,
-    /// When anything was last sealed for the site.
-    pub any_sent_at: Counter,
-    /// Packets parked for a session with the site now.
-    pub staged: Counter,
+record! {
+    /// What one worker did for one tenant: the sums over its sites, those that are gone too.
+    pub TenantRow {
+        /// As in [`SiteRow`].
+        pub rx_packets,
+        /// As in [`SiteRow`].
+        pub rx_bytes,
+        /// As in [`SiteRow`].
+        pub rx_outer_packets,
+        /// As in [`SiteRow`].
+        pub rx_outer_bytes,
+        /// As in [`SiteRow`].
+        pub rx_keepalives,
+        pub(crate) rest: 3,
+        /// As in [`SiteRow`].
+        pub tx_packets,
+        /// As in [`SiteRow`].
+        pub tx_bytes,
+        /// As in [`SiteRow`].
+        pub tx_outer_bytes,
+        /// As in [`SiteRow`].
+        pub tx_keepalives,
+        pub(crate) rest2: 4,
+    }
 }
 
-/// Drops by reason: packets and frame bytes.
-#[derive(Debug)]
-#[repr(align(64))]
-pub struct DropRow {
-    packets: [Counter; DropReason::LIMIT],
-    bytes: [Counter; DropReason::LIMIT],
-}
+/// Reasons that there is room for.
+pub const REASONS: usize = 128;
+const _: () = assert!(DropReason::LIMIT <= REASONS);
 
-impl Default for DropRow {
-    fn default() -> Self {
-        Self {
-            packets: std::array::from_fn(|_| Counter::default()),
-            bytes: std::array::from_fn(|_| Counter::default()),
-        }
+record! {
+    /// Drops by reason: for each number its packets, then their frame bytes.
+    pub DropRow {
+        pub(crate) counts: 2 * REASONS,
     }
 }
 
@@ -82,65 +82,178 @@ impl DropRow {
     /// Counts one dropped packet of `bytes` bytes, as long as it was when it was dropped.
     #[inline]
     pub fn count(&self, reason: DropReason, bytes: usize) {
-        self.packets[reason as usize].add(1);
-        self.bytes[reason as usize].add(bytes as u64);
+        let at = 2 * reason as usize;
+        self.counts[at + 1].add(bytes as u64);
+        self.counts[at].add(1);
+    }
+
+    /// Replaces what was counted for `reason`: for drops that are counted elsewhere.
+    pub fn set(&self, reason: DropReason, packets: u64, bytes: u64) {
+        let at = 2 * reason as usize;
+        self.counts[at + 1].set(bytes);
+        self.counts[at].set(packets);
     }
 
     /// Packets and bytes dropped for `reason`.
     pub fn read(&self, reason: DropReason) -> (u64, u64) {
-        (self.packets[reason as usize].read(), self.bytes[reason as usize].read())
+        self.number(reason as usize)
+    }
+
+    pub(crate) fn number(&self, number: usize) -> (u64, u64) {
+        let packets = self.counts[2 * number].read();
+        (packets, self.counts[2 * number + 1].read())
     }
 }
 
-/// What one worker moved through one port.
-#[derive(Default, Debug)]
-#[repr(align(64))]
-pub struct PortRow {
-    /// Frames taken from receive rings.
-    pub rx_frames: Counter,
-    /// Their bytes.
-    pub rx_bytes: Counter,
-    /// Frames that the kernel reported complete.
-    pub completed_frames: Counter,
-    /// Frames that XDP gave to this worker's sockets and that the kernel lost before the ring (`XDP_STATISTICS`): no free
-    /// chunk, or a full ring. As of the last time that the worker was idle, or 4,096 turns ago at the most.
-    pub ring_lost: Counter,
-    /// Frames put into transmit rings.
-    pub tx_frames: Counter,
-    /// Their bytes.
-    pub tx_bytes: Counter,
+record! {
+    /// What one worker moved through one port.
+    pub PortRow {
+        /// Frames taken from receive rings.
+        pub rx_frames,
+        /// Their bytes.
+        pub rx_bytes,
+        /// Frames that the kernel reported complete.
+        pub completed_frames,
+        /// Frames that XDP gave to this worker's sockets and that the kernel lost before the ring (`XDP_STATISTICS`): no free
+        /// chunk, or a full ring. As of the last time that the worker was idle, or 4,096 turns ago at the most.
+        pub ring_lost,
+        /// Frames put into transmit rings.
+        pub tx_frames,
+        /// Their bytes.
+        pub tx_bytes,
+        /// Frames in the receive rings when the worker last looked at `ring_lost`.
+        pub ring_fill,
+        pub(crate) rest,
+    }
 }
 
-/// What one worker's loop did.
-#[derive(Default, Debug)]
-#[repr(align(64))]
-pub struct LoopRow {
-    /// Turns of the loop; a worker that is alive makes one a second at the least.
-    pub turns: Counter,
-    /// Batches that were not empty.
-    pub batches: Counter,
-    /// Frames in them.
-    pub frames: Counter,
-    /// Packets that the hub made itself: ICMP answers, handshake messages, keepalives.
-    pub generated: Counter,
-    /// Handshake messages and fragments that were copied to control, their chunks recycled.
-    pub to_control: Counter,
-    /// Keepalives of sites: accepted, and at their end here.
-    pub keepalives: Counter,
-    /// Datagrams that control put together from fragments and gave back.
-    pub reassembled: Counter,
-    /// Frames parked for a session now, over all sites.
-    pub staged: Counter,
-    /// Free chunks in the worker's pool.
-    pub chunks_free: Counter,
-    /// Nanoseconds in turns of the loop that found work.
-    pub busy_ns: Counter,
-    /// Nanoseconds asleep.
-    pub asleep_ns: Counter,
+record! {
+    /// What one worker's loop did.
+    pub LoopRow {
+        /// Turns of the loop; a worker that is alive makes one a second at the least.
+        pub turns,
+        /// Batches that were not empty.
+        pub batches,
+        /// Frames in them.
+        pub frames,
+        /// Packets that the hub made itself: ICMP answers, handshake messages, keepalives.
+        pub generated,
+        /// Handshake messages and fragments that were copied to control, their chunks recycled.
+        pub to_control,
+        /// Keepalives of sites: accepted, and at their end here.
+        pub keepalives,
+        /// Datagrams that control put together from fragments and gave back.
+        pub reassembled,
+        /// Frames parked for a session now, over all sites.
+        pub staged,
+        /// Free chunks in the worker's pool.
+        pub chunks_free,
+        /// Nanoseconds in turns of the loop that found work.
+        pub busy_ns,
+        /// Nanoseconds asleep.
+        pub asleep_ns,
+        pub(crate) rest: 5,
+    }
+}
+
+record! {
+    /// Times, in the buckets of an `HdrHistogram` with two significant digits, from 1 ns to 8.6 s.
+    pub HistogramRow {
+        /// The sum of what was recorded, in nanoseconds.
+        pub sum_ns,
+        pub(crate) rest: 7,
+        pub(crate) counts: crate::histogram::BUCKETS,
+    }
+}
+
+impl HistogramRow {
+    /// Records that `n` frames took `ns` each.
+    #[inline]
+    pub fn record(&self, ns: u64, n: u64) {
+        self.sum_ns.add(ns.wrapping_mul(n));
+        self.counts[crate::histogram::index(ns)].add(n);
+    }
+}
+
+record! {
+    /// What XDP did on one port, as control last read it.
+    pub XdpRow {
+        /// Frames that XDP saw.
+        pub seen_frames,
+        /// Their bytes.
+        pub seen_bytes,
+        /// Frames left to the kernel.
+        pub passed_frames,
+        /// Their bytes.
+        pub passed_bytes,
+        /// Frames given to a ring.
+        pub redirected_frames,
+        /// Their bytes.
+        pub redirected_bytes,
+        /// Frames dropped, over all reasons.
+        pub dropped_frames,
+        /// Their bytes.
+        pub dropped_bytes,
+    }
+}
+
+record! {
+    /// What control says of the hub.
+    pub HubRow {
+        /// When control last wrote its rows: ns since boot. Older than some seconds: the hub is gone or stuck.
+        pub ticked_ns,
+        /// The same, ns since 1970.
+        pub ticked_wall_ns,
+        /// Sessions now.
+        pub sessions,
+        /// Sessions that there is room for.
+        pub session_capacity,
+        /// Whether the kernel's clock is synchronised (`adjtimex`): 1 yes, 2 no, 0 unknown.
+        pub clock_synchronised,
+        /// Initiations that the hub sent, repetitions too.
+        pub handshakes_begun,
+        /// Initiations of sites that the hub answered.
+        pub handshakes_answered,
+        /// Handshakes that ended in a session, whoever began.
+        pub handshakes_completed,
+        /// Handshakes that the hub began and gave up.
+        pub handshakes_given_up,
+        /// Cookies sent instead of an answer. Handshake messages that were refused are drops, `handshake_*`.
+        pub cookies_sent,
+        pub(crate) rest: 6,
+    }
+}
+
+record! {
+    /// What control says of a worker.
+    pub WorkerState {
+        /// The share of the last second in turns that found work: in millionths.
+        pub busy_ppm,
+        /// Frames in a batch, on the average of the last second: in thousandths.
+        pub batch_milliframes,
+        pub(crate) rest: 6,
+    }
+}
+
+record! {
+    /// What control says of a site.
+    pub SiteState {
+        /// 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired.
+        pub session,
+        /// When the last handshake was completed: ns since boot, 0 for never.
+        pub last_handshake_at,
+        /// Handshakes completed, whoever began.
+        pub handshakes,
+        /// Whether it is known where the site is: 1 yes, 0 no.
+        pub located,
+        /// Frames that named a session of it and that XDP dropped, since it had its share of a ring that ran full.
+        pub shed_packets,
+        pub(crate) rest: 3,
+    }
 }
 
 /// How many rows of each kind a worker has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Tenants of the hub.
     pub tenants: usize,
@@ -150,37 +263,48 @@ pub struct Shape {
     pub ports: usize,
 }
 
-/// All rows of one worker.
+/// One row of a segment.
+#[derive(Debug)]
+#[expect(private_bounds, reason = "which types lie in a segment is decided beside the mapping")]
+pub struct One<T: Plain>(pub(crate) View<T>);
+
+impl<T: Plain> std::ops::Deref for One<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0[0]
+    }
+}
+
+/// All rows of one worker: its part of a [`crate::Segment`].
 #[derive(Debug)]
 pub struct Rows {
-    sites: Box<[SiteRow]>,
-    tenants: Box<[DropRow]>,
-    ports: Box<[PortRow]>,
+    pub(crate) sites: View<SiteRow>,
+    pub(crate) volumes: View<TenantRow>,
+    pub(crate) tenants: View<DropRow>,
+    pub(crate) ports: View<PortRow>,
     /// Drops before a tenant was known.
-    pub hub: DropRow,
+    pub hub: One<DropRow>,
     /// The loop itself.
-    pub turns: LoopRow,
+    pub turns: One<LoopRow>,
+    /// From the beginning of the turn that took a frame out of its ring to the end of the one that sent it.
+    pub latency: One<HistogramRow>,
+    /// From XDP to the worker.
+    pub ring_time: One<HistogramRow>,
 }
 
 impl Rows {
-    /// Rows of zeros.
-    pub fn new(shape: Shape) -> Self {
-        fn filled<T: Default>(n: usize) -> Box<[T]> {
-            (0..n).map(|_| T::default()).collect()
-        }
-        Self {
-            sites: filled(shape.sites),
-            tenants: filled(shape.tenants),
-            ports: filled(shape.ports),
-            hub: DropRow::default(),
-            turns: LoopRow::default(),
-        }
-    }
-
     /// The row of a site.
     #[inline]
     pub fn site(&self, site: SiteSlot) -> &SiteRow {
         &self.sites[site.index()]
+    }
+
+    /// What a tenant moved.
+    #[inline]
+    pub fn volume(&self, tenant: TenantSlot) -> &TenantRow {
+        &self.volumes[tenant.index()]
     }
 
     /// The drops of a tenant.
@@ -193,6 +317,37 @@ impl Rows {
     #[inline]
     pub fn port(&self, port: PortIndex) -> &PortRow {
         &self.ports[port.index()]
+    }
+}
+
+/// The rows of control.
+#[derive(Debug)]
+pub struct ControlRows {
+    /// Drops that control itself decided.
+    pub drops: One<DropRow>,
+    /// Drops that XDP counted, over all ports.
+    pub xdp_drops: One<DropRow>,
+    /// The hub.
+    pub hub: One<HubRow>,
+    pub(crate) xdp: View<XdpRow>,
+    pub(crate) workers: View<WorkerState>,
+    pub(crate) sites: View<SiteState>,
+}
+
+impl ControlRows {
+    /// What XDP did on a port.
+    pub fn xdp(&self, port: PortIndex) -> &XdpRow {
+        &self.xdp[port.index()]
+    }
+
+    /// A worker's state.
+    pub fn worker(&self, worker: usize) -> &WorkerState {
+        &self.workers[worker]
+    }
+
+    /// A site's state.
+    pub fn site(&self, site: SiteSlot) -> &SiteState {
+        &self.sites[site.index()]
     }
 }
 
@@ -230,37 +385,5 @@ impl Totals {
     /// Packets over all reasons.
     pub fn packets(&self) -> u64 {
         self.0.iter().map(|(p, _)| p).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_of_different_owners_share_no_cache_line() {
-        assert_eq!(std::mem::align_of::<SiteRow>(), 64);
-        assert_eq!(std::mem::size_of::<SiteRow>(), 128);
-        assert_eq!(std::mem::offset_of!(SiteRow, tx_packets), 64, "a line for each direction");
-        assert_eq!(std::mem::size_of::<DropRow>() % 64, 0);
-    }
-
-    #[test]
-    fn totals_add_up_over_workers() {
-        let shape = Shape { tenants: 2, sites: 3, ports: 1 };
-        let (a, b) = (Rows::new(shape), Rows::new(shape));
-        a.tenant(TenantSlot(1)).count(DropReason::NoRoute, 100);
-        b.tenant(TenantSlot(1)).count(DropReason::NoRoute, 50);
-        b.hub.count(DropReason::AuthFailed, 10);
-        let mut totals = Totals::default();
-        for rows in [&a, &b] {
-            totals.add_row(&rows.hub);
-            totals.add_row(rows.tenant(TenantSlot(1)));
-        }
-        assert_eq!(
-            totals.nonzero().collect::<Vec<_>>(),
-            vec![(DropReason::AuthFailed, 1, 10), (DropReason::NoRoute, 2, 150)]
-        );
-        assert_eq!(totals.packets(), 3);
     }
 }

@@ -366,6 +366,8 @@ fn files_and_sockets_are_open_to_nobody_else() -> Result<()> {
             (run.join(NAME), 0o750),
             (run.join(NAME).join("api.sock"), 0o660),
             (run.join(NAME).join("control.sock"), 0o600),
+            (run.join(NAME).join("stats"), 0o640),
+            (run.join(NAME).join("stats.sock"), 0o660),
             (state.join(NAME), 0o700),
             (state.join(NAME).join("peers"), 0o600),
             (pins.join(NAME), 0o700),

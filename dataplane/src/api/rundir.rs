@@ -15,6 +15,10 @@ pub const DEFAULT_RUN_ROOT: &str = "/run/ekiden";
 pub const API_SOCKET: &str = "api.sock";
 /// The socket that changes something.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The statistics segment. It stays when the hub ends: its last figures can still be read.
+pub const STATS: &str = "stats";
+/// The socket that hands the segment out as a descriptor.
+pub const STATS_SOCKET: &str = "stats.sock";
 /// Held, by `flock`, as long as the hub runs; the kernel lets go of it when the process is gone, however it went.
 const LOCK: &str = "lock";
 /// Connections that wait to be accepted.
@@ -79,6 +83,13 @@ impl RunDir {
         &self.path
     }
 
+    /// Lets the process's group see into the hub, where the directory was made for another.
+    pub fn share(&self) -> Result<(), RunDirError> {
+        let group = rustix::process::getegid();
+        let given = std::os::unix::fs::chown(&self.path, None, Some(group.as_raw()));
+        given.map_err(|source| RunDirError::Io { what: "let the hub's group see into", path: self.path.clone(), source })
+    }
+
     /// A listening socket with exactly this mode, in the place of one that a dead hub left.
     pub(super) fn listen(&self, name: &str, mode: u32) -> Result<UnixListener, RunDirError> {
         let path = self.path.join(name);
@@ -98,7 +109,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        for name in [API_SOCKET, CONTROL_SOCKET] {
+        for name in [API_SOCKET, CONTROL_SOCKET, STATS_SOCKET] {
             // If it can't be removed, nobody answers there all the same, and the next hub replaces it.
             let _ = fs::remove_file(self.path.join(name));
         }

@@ -27,7 +27,7 @@ impl Control {
             Ok(outer) => {
                 let datagram = &frame[outer.payload.clone()];
                 if let Err(reason) = self.handshake(worker, parcel, &outer, datagram) {
-                    self.drops.count(reason, frame.len());
+                    self.figures.drops.count(reason, frame.len());
                 }
             }
             Err(Malformed::Fragment) => match self.reassembly.push(frame, clock::now().0) {
@@ -35,11 +35,11 @@ impl Control {
                     self.workers[worker].0.send(Order::Reassembled(parcel.port, whole));
                 }
                 // What XDP limits by its kind must not come in by another door.
-                Outcome::Complete(whole) => self.drops.count(DropReason::FragmentUseless, whole.len()),
+                Outcome::Complete(whole) => self.figures.drops.count(DropReason::FragmentUseless, whole.len()),
                 Outcome::Stored => {}
-                Outcome::Dropped(reason) => self.drops.count(reason, frame.len()),
+                Outcome::Dropped(reason) => self.figures.drops.count(reason, frame.len()),
             },
-            Err(_) => self.drops.count(DropReason::OuterMalformed, frame.len()),
+            Err(_) => self.figures.drops.count(DropReason::OuterMalformed, frame.len()),
         }
     }
 
@@ -66,6 +66,7 @@ impl Control {
             match self.checker.check(datagram, outer.source, loaded, now, &mut fill_random).map_err(refused)? {
                 Verdict::Pass => {}
                 Verdict::Answer(cookie) => {
+                    self.figures.hub.cookies_sent.add(1);
                     self.mirror(parcel.port, parcel.frame(), outer, &cookie);
                     return Err(DropReason::HandshakeCookieSent);
                 }

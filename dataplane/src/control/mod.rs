@@ -7,12 +7,14 @@
 //!   workers' parcels --/                            \--> state file, status
 //! ```
 
+mod figures;
 mod handshake;
 mod report;
 mod sites;
 mod slots;
 mod timers;
 
+pub use figures::enter;
 pub use report::Facts;
 pub use sites::Endpoint;
 
@@ -35,7 +37,7 @@ use crypto::peer::Activity;
 use crypto::{Identity, PublicKey, Session, SystemTimeParts, Time};
 use sites::Site;
 use slots::Slots;
-use stats::{DropRow, Rows};
+use stats::{ControlRows, Rows, Segment};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,6 +73,8 @@ pub struct Parts {
     pub state: State,
     /// A mailbox to each worker, and the worker's rows.
     pub workers: Vec<(ControlEnd, Arc<Rows>)>,
+    /// The statistics segment that the rows are in.
+    pub segment: Segment,
     /// Notified by the workers.
     pub wake: Arc<Wake>,
     /// Requests of the API.
@@ -120,8 +124,9 @@ pub struct Control {
     /// Handshake messages need a cookie until then.
     loaded_until: Time,
     reassembly: Reassembly,
-    /// Drops that control itself decided.
-    drops: DropRow,
+    segment: Segment,
+    /// What control itself counts.
+    figures: ControlRows,
     startup: VecDeque<SiteSlot>,
     swept: usize,
     /// Turns that each worker had made when systemd was last told that the hub lives.
@@ -134,6 +139,10 @@ pub struct Control {
     saving: Option<JoinHandle<Result<(), SaveError>>>,
     /// Each worker's busy time at the last look, and its share of the time between the last two.
     busy: Vec<(u64, f64)>,
+    /// Each worker's batches, and the frames in them, at the last look.
+    batched: Vec<(u64, u64)>,
+    /// It was said that the segment's file is not what it was.
+    segment_lost: bool,
     looked_at: Time,
     complaints: Every,
 }
@@ -148,6 +157,7 @@ impl Control {
             underlay,
             state,
             workers,
+            segment,
             wake,
             requests,
             ports,
@@ -178,13 +188,16 @@ impl Control {
             checker: Checker::new(&identity),
             loaded_until: Time(0),
             reassembly: Reassembly::new(frame_max),
-            drops: DropRow::default(),
+            figures: segment.control_rows(),
+            segment,
             swept: 0,
             turns: vec![0; workers.len()],
             remains: Vec::new(),
             saving: None,
             mtu_max: crate::start::mtu_max(chunk_size) as u16,
             busy: vec![(0, 0.0); workers.len()],
+            batched: vec![(0, 0); workers.len()],
+            segment_lost: false,
             looked_at: clock::now(),
             complaints: Every::new(Duration::from_secs(10)),
             desired,
@@ -203,8 +216,8 @@ impl Control {
         }
     }
 
-    /// Turns until `stop`, then tells the workers to stop.
-    pub async fn run(mut self, mut stop: mpsc::Receiver<&'static str>) -> anyhow::Result<()> {
+    /// Turns until `stop`, then tells the workers to stop. The segment is given back: they still count a last turn.
+    pub async fn run(mut self, mut stop: mpsc::Receiver<&'static str>) -> anyhow::Result<Segment> {
         let wake = self.wake.clone();
         self.open().await?;
         for slot in self.startup.clone() {
@@ -247,11 +260,12 @@ impl Control {
             }
         }
         self.end();
-        Ok(())
+        Ok(self.segment)
     }
 
     /// Learns the hub's addresses, and opens its ports: in this order, since XDP passes what is not the hub's.
     async fn open(&mut self) -> anyhow::Result<()> {
+        self.write_figures(0);
         while !self.underlay.is_settled() {
             // Not every fact is a change, so the last one may have been read without one.
             if let Ok(change) = tokio::time::timeout(Duration::from_millis(20), self.underlay.next()).await {
@@ -404,8 +418,9 @@ impl Control {
             }
             self.looked_at = now;
         }
+        self.write_figures(self.swept);
         for (reason, count) in self.reassembly.expire(now.0) {
-            (0..count).for_each(|_| self.drops.count(reason, 0));
+            (0..count).for_each(|_| self.figures.drops.count(reason, 0));
         }
         for (worker, remains) in std::mem::take(&mut self.remains) {
             match remains.recover(None) {
@@ -427,6 +442,7 @@ impl Control {
         let activity = self.activity(slot);
         let mut next = Time::NEVER;
         self.with_peer(slot, |peer, identity, cx, out| next = peer.poll(identity, &activity, cx, out));
+        self.write_site(slot);
         self.timers.set(slot, next);
     }
 
@@ -464,6 +480,7 @@ impl Control {
 
     fn end(&mut self) {
         self.notify.stopping();
+        self.copy_xdp();
         self.save();
         if let Some(Err(error)) = self.saving.take().and_then(|saving| saving.join().ok()) {
             tracing::error!("{error}");

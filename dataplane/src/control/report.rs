@@ -9,7 +9,7 @@ use crypto::Time;
 use stats::{Rows, Totals};
 use std::path::PathBuf;
 use std::time::SystemTime;
-use wire::{DropReason, SiteSlot, TenantSlot};
+use wire::{SiteSlot, TenantSlot};
 
 /// What does not change while the hub runs.
 #[derive(Debug)]
@@ -35,10 +35,7 @@ impl Control {
     pub(super) fn status(&self) -> status::Status {
         // Rings before XDP, and what went before what came: what moves meanwhile must not look as if it came from nowhere.
         let mut ports: Vec<_> = self.ports.iter().map(|port| self.port(port)).collect();
-        let xdp = self.steering.counters().unwrap_or_else(|error| {
-            tracing::error!("{error}");
-            Vec::new()
-        });
+        let xdp = self.copy_xdp();
         for (port, counters) in ports.iter_mut().zip(&self.ports) {
             if let Some(counters) = xdp.iter().find(|c| c.port == counters.index.0) {
                 port.xdp_seen = Some(counters.seen.packets);
@@ -49,12 +46,8 @@ impl Control {
         }
         let books = self.books();
         let mut drops = Totals::default();
-        drops.add_row(&self.drops);
-        for (number, count) in xdp.iter().flat_map(|port| port.dropped()) {
-            if let Some(reason) = DropReason::from_number(number) {
-                drops.add(reason, count.packets, count.bytes);
-            }
-        }
+        drops.add_row(&self.figures.drops);
+        drops.add_row(&self.figures.xdp_drops);
         for (_, rows) in &self.workers {
             drops.add_row(&rows.hub);
         }
@@ -206,7 +199,6 @@ impl Control {
         let sum = |field: fn(&stats::SiteRow) -> &stats::Counter| -> u64 {
             self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).sum()
         };
-        let live = site.peer.current(now).is_some();
         let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
         status::Site {
             name: self.desired.tenants[site.tenant.index()].sites[site.position].name.to_string(),
@@ -214,12 +206,12 @@ impl Control {
             endpoint: site.endpoint.map(|e| e.remote),
             local: site.way.ends.map(|(_, local)| local),
             last_handshake_s_ago: site.peer.last_handshake().map(|at| now.since(at).as_secs()),
-            session: match (live, site.handshake.is_some(), site.peer.last_handshake().is_some()) {
-                (true, true, _) => status::SessionState::Rekey,
-                (true, false, _) => status::SessionState::Live,
-                (false, true, _) => status::SessionState::Handshake,
-                (false, false, true) => status::SessionState::Expired,
-                (false, false, false) => status::SessionState::None,
+            session: match self.session_state(slot, now) {
+                stats::SessionState::Rekey => status::SessionState::Rekey,
+                stats::SessionState::Live => status::SessionState::Live,
+                stats::SessionState::Handshake => status::SessionState::Handshake,
+                stats::SessionState::Expired => status::SessionState::Expired,
+                stats::SessionState::None => status::SessionState::None,
             },
             rx_packets: sum(|row| &row.rx_packets),
             rx_bytes: sum(|row| &row.rx_bytes),

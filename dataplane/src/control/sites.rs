@@ -164,7 +164,10 @@ impl Control {
                 self.sites[slot.index()].handshake = Some(index);
                 self.publish(slot, index, SessionState::Handshake);
             }
-            Action::Send(message) => self.send(slot, message),
+            Action::Send(message) => {
+                self.count_message(&message);
+                self.send(slot, message);
+            }
             Action::Established { session, confirmed } => {
                 let index = session.local_index();
                 self.sessions.insert(index, session.clone());
@@ -173,17 +176,26 @@ impl Control {
                 let site = &mut self.sites[slot.index()];
                 site.handshake.take_if(|h| *h == index);
                 if confirmed {
+                    self.count_handshake(slot);
                     self.send_with(slot, index);
                     self.know(slot);
+                } else {
+                    self.figures.hub.handshakes_answered.add(1);
                 }
             }
-            Action::Use { index } => self.send_with(slot, index),
+            Action::Use { index } => {
+                self.count_handshake(slot);
+                self.send_with(slot, index);
+            }
             Action::Retire { index } => self.retire(slot, index),
             Action::Keepalive => {
                 let worker = slot.index() % self.workers.len();
                 self.workers[worker].0.send(Order::Keepalive(slot));
             }
-            Action::GiveUp => self.order_all(|| Order::GiveUp(slot)),
+            Action::GiveUp => {
+                self.figures.hub.handshakes_given_up.add(1);
+                self.order_all(|| Order::GiveUp(slot));
+            }
         }
     }
 

@@ -1,0 +1,132 @@
+//! What control writes into the statistics segment: who is in which slot, and what only control knows.
+
+use super::{Control, SWEEP_PARTS};
+use crate::clock;
+use crate::config::Desired;
+use crate::start::Port;
+use crypto::Time;
+use crypto::message::{self, Kind, Outgoing};
+use stats::{Directory, Full, Now, SessionState};
+use wire::{DropReason, SiteSlot, TenantSlot};
+
+/// Enters everything that is configured.
+pub fn enter(directory: &mut Directory<'_>, desired: &Desired, ports: &[Port]) -> Result<(), Full> {
+    let mut slot = SiteSlot(0);
+    for (t, tenant) in (0..).map(TenantSlot).zip(&desired.tenants) {
+        directory.tenant(t, tenant.id, tenant.service_code.as_deref().unwrap_or_default(), &tenant.label)?;
+        for site in &tenant.sites {
+            directory.site(slot, t, &site.name)?;
+            slot.0 += 1;
+        }
+    }
+    ports.iter().try_for_each(|port| directory.port(port.index, &port.name, port.queues))
+}
+
+impl Control {
+    /// A part of all history, sixteen times a second; with the first part what is true of the hub as a whole.
+    pub(super) fn write_figures(&mut self, part: usize) {
+        let now = Now::read();
+        if part == 0 {
+            self.copy_xdp();
+            self.write_hub(now);
+        }
+        self.segment.tick(now, part, SWEEP_PARTS);
+    }
+
+    /// XDP counts per CPU, in maps that need privileges to be read: a copy for everybody.
+    pub(super) fn copy_xdp(&self) -> Vec<bpf::PortCounters> {
+        let xdp = self.steering.counters().unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            Vec::new()
+        });
+        let mut drops = stats::Totals::default();
+        for (port, counters) in self.ports.iter().filter_map(|p| Some((p, xdp.iter().find(|c| c.port == p.index.0)?))) {
+            let row = self.figures.xdp(port.index);
+            let (mut frames, mut bytes) = (0, 0);
+            for (number, count) in counters.dropped() {
+                (frames, bytes) = (frames + count.packets, bytes + count.bytes);
+                if let Some(reason) = DropReason::from_number(number) {
+                    drops.add(reason, count.packets, count.bytes);
+                }
+            }
+            row.dropped_frames.set(frames);
+            row.dropped_bytes.set(bytes);
+            row.redirected_frames.set(counters.redirected.packets);
+            row.redirected_bytes.set(counters.redirected.bytes);
+            row.passed_frames.set(counters.passed.packets);
+            row.passed_bytes.set(counters.passed.bytes);
+            row.seen_frames.set(counters.seen.packets);
+            row.seen_bytes.set(counters.seen.bytes);
+        }
+        for (reason, packets, bytes) in drops.nonzero() {
+            self.figures.xdp_drops.set(reason, packets, bytes);
+        }
+        xdp
+    }
+
+    fn write_hub(&mut self, now: Now) {
+        let hub = &self.figures.hub;
+        hub.sessions.set(self.sessions.len() as u64);
+        hub.session_capacity.set(self.slots.capacity() as u64);
+        hub.clock_synchronised.set(match stats::clock_synchronised() {
+            Some(true) => 1,
+            Some(false) => 2,
+            None => 0,
+        });
+        for (w, ((_, rows), (_, share))) in self.workers.iter().zip(&self.busy).enumerate() {
+            let state = self.figures.worker(w);
+            state.busy_ppm.set((share * 1e6) as u64);
+            let (batches, frames) = (rows.turns.batches.read(), rows.turns.frames.read());
+            let (batches_before, frames_before) = std::mem::replace(&mut self.batched[w], (batches, frames));
+            state
+                .batch_milliframes
+                .set(((frames - frames_before) * 1000).checked_div(batches - batches_before).unwrap_or(0));
+        }
+        hub.ticked_wall_ns.set(now.wall_ns);
+        hub.ticked_ns.set(now.ns);
+        if self.segment.lost() && !std::mem::replace(&mut self.segment_lost, true) {
+            tracing::error!(
+                "somebody truncated the statistics file: until the hub is restarted, nobody sees what it counts"
+            );
+        }
+    }
+
+    /// How it stands with a site.
+    pub(super) fn session_state(&self, slot: SiteSlot, now: Time) -> SessionState {
+        let site = &self.sites[slot.index()];
+        match (site.peer.current(now).is_some(), site.handshake.is_some(), site.peer.last_handshake().is_some()) {
+            (true, true, _) => SessionState::Rekey,
+            (true, false, _) => SessionState::Live,
+            (false, true, _) => SessionState::Handshake,
+            (false, false, true) => SessionState::Expired,
+            (false, false, false) => SessionState::None,
+        }
+    }
+
+    pub(super) fn write_site(&self, slot: SiteSlot) {
+        let (site, state) = (&self.sites[slot.index()], self.figures.site(slot));
+        state.session.set(match self.session_state(slot, clock::now()) {
+            SessionState::None => 0,
+            SessionState::Handshake => 1,
+            SessionState::Live => 2,
+            SessionState::Rekey => 3,
+            SessionState::Expired => 4,
+        });
+        state.last_handshake_at.set(site.peer.last_handshake().map_or(0, |at| at.0));
+        state.located.set(site.endpoint.is_some().into());
+        state.shed_packets.set(self.steering.shed(slot.0));
+    }
+
+    /// A handshake ended in a session.
+    pub(super) fn count_handshake(&self, slot: SiteSlot) {
+        self.figures.hub.handshakes_completed.add(1);
+        self.figures.site(slot).handshakes.add(1);
+    }
+
+    /// A message that goes to a site.
+    pub(super) fn count_message(&self, message: &Outgoing) {
+        if message::kind(message) == Some(Kind::Initiation) {
+            self.figures.hub.handshakes_begun.add(1);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Who is in which slot: written by control, under the segment's sequence.
+
+use crate::layout::{Kind, PortEntry, RingHead, SiteEntry, TenantEntry, WorkerEntry, read_text, write_text};
+use crate::segment::Segment;
+use crate::sequence::Counter;
+use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
+
+/// There is no such slot: a larger segment is needed ([`Segment::grown`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the statistics segment has {room} slots of this kind, and slot {slot} was asked for")]
+pub struct Full {
+    /// The slot.
+    pub slot: usize,
+    /// Slots that there are.
+    pub room: usize,
+}
+
+/// The directory while it is changed.
+#[derive(Debug)]
+pub struct Directory<'a> {
+    segment: &'a Segment,
+}
+
+impl<'a> Directory<'a> {
+    pub(crate) fn of(segment: &'a Segment) -> Self {
+        Self { segment }
+    }
+
+    /// The configuration that the directory is of.
+    pub fn config_hash(&mut self, hash: u64) {
+        self.segment.header().config_hash.set(hash);
+    }
+
+    /// A tenant. Another id in a slot is another tenant, whose counters the workers have cleared; another code or label is not.
+    pub fn tenant(&mut self, slot: TenantSlot, id: TenantId, service_code: &str, label: &str) -> Result<(), Full> {
+        let entry = self.entry::<TenantEntry>(Kind::Tenants, slot.index())?;
+        let same = entry.id.read() == u64::from(id.as_u32());
+        self.occupy(&entry.generation, same, slot.index(), &[Kind::TenantHistory]);
+        entry.id.set(id.as_u32().into());
+        write_text(&entry.service_code, service_code);
+        write_text(&entry.label, label);
+        Ok(())
+    }
+
+    /// A site. Another tenant or name in a slot is another site, whose counters the workers have cleared.
+    pub fn site(&mut self, slot: SiteSlot, tenant: TenantSlot, name: &str) -> Result<(), Full> {
+        let entry = self.entry::<SiteEntry>(Kind::Sites, slot.index())?;
+        let same = entry.tenant.read() == u64::from(tenant.0) && read_text(&entry.name) == name;
+        self.occupy(&entry.generation, same, slot.index(), &[Kind::SiteHistory, Kind::SiteHistoryLong]);
+        entry.tenant.set(tenant.0.into());
+        write_text(&entry.name, name);
+        Ok(())
+    }
+
+    /// A port.
+    pub fn port(&mut self, port: PortIndex, name: &str, queues: u32) -> Result<(), Full> {
+        let entry = self.entry::<PortEntry>(Kind::Ports, port.index())?;
+        let same = read_text(&entry.name) == name;
+        self.occupy(&entry.generation, same, port.index(), &[]);
+        entry.queues.set(queues.into());
+        write_text(&entry.name, name);
+        Ok(())
+    }
+
+    /// A worker.
+    pub fn worker(&mut self, worker: usize, core: usize, chunks: u32) -> Result<(), Full> {
+        let entry = self.entry::<WorkerEntry>(Kind::Workers, worker)?;
+        self.occupy(&entry.generation, true, worker, &[]);
+        entry.core.set(core as u64);
+        entry.chunks.set(chunks.into());
+        Ok(())
+    }
+
+    /// A tenant is gone; its slot may be used again, by another.
+    pub fn clear_tenant(&mut self, slot: TenantSlot) -> Result<(), Full> {
+        let entry = self.entry::<TenantEntry>(Kind::Tenants, slot.index())?;
+        vacate(&entry.generation);
+        Ok(())
+    }
+
+    /// A site is gone; its slot may be used again, by another.
+    pub fn clear_site(&mut self, slot: SiteSlot) -> Result<(), Full> {
+        let entry = self.entry::<SiteEntry>(Kind::Sites, slot.index())?;
+        vacate(&entry.generation);
+        Ok(())
+    }
+
+    fn entry<T: crate::sys::Plain + 'a>(&self, kind: Kind, slot: usize) -> Result<&'a T, Full> {
+        let section = self.segment.layout.section(kind);
+        if slot >= section.rows {
+            return Err(Full { slot, room: section.rows });
+        }
+        Ok(&self.segment.own_rows(section.at(0, slot), 1)[0])
+    }
+
+    /// Gives the slot another generation, unless `same` says that who is in it stays.
+    fn occupy(&self, generation: &Counter, same: bool, slot: usize, histories: &[Kind]) {
+        let now = generation.read();
+        if now % 2 == 1 && same {
+            return;
+        }
+        generation.set(now + 1 + now % 2);
+        for kind in histories {
+            let ring = self.segment.layout.section(*kind);
+            let head: &RingHead = &self.segment.own_rows(ring.at(0, slot), 1)[0];
+            head.first.set(head.next.read());
+        }
+    }
+}
+
+/// Makes the generation even: the slot is empty.
+fn vacate(generation: &Counter) {
+    let now = generation.read();
+    generation.set(now + now % 2);
+}

@@ -1,0 +1,325 @@
+//! What a writer writes is what a reader reads: names, counts, history; across growth, restart and reuse of slots.
+
+mod common;
+
+use common::{Hub, fill, mode, receive, send, spec};
+use stats::{BUCKETS, ReadError, Reader, Segment, Series, SessionState, Shape};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
+
+#[test]
+fn a_reader_finds_every_count_under_its_name() {
+    let hub = Hub::new(3, 2);
+    fill(&hub, 3);
+    let snapshot = Reader::open(&hub.path()).unwrap().snapshot().unwrap();
+
+    assert_eq!((&*snapshot.hub.name, &*snapshot.hub.build, snapshot.hub.config_hash), ("tokyo-1", "0.1.0", 0xfeed));
+    assert_eq!(snapshot.hub.pid, std::process::id());
+    assert_ne!(snapshot.hub.boot_id, [0; 16]);
+    assert_eq!((snapshot.hub.sessions, snapshot.hub.session_capacity), (4, 256));
+    assert_eq!((snapshot.hub.handshakes_completed, snapshot.hub.clock_synchronised), (9, Some(false)));
+    assert_eq!(snapshot.tenants.iter().map(|t| t.id.as_u32()).collect::<Vec<_>>(), [1000, 1001, 1002]);
+
+    let tenant = snapshot.tenant("WAN00001002").unwrap();
+    assert_eq!((tenant, &*tenant.label), (snapshot.tenant("1002").unwrap(), "株式会社 駅伝"));
+    // Worker 1: three packets of 1002 bytes; worker 2: six of 2002; both one more of 77, which was dropped.
+    assert_eq!((tenant.traffic.rx_packets, tenant.traffic.rx_bytes), (11, 3 * 1002 + 6 * 2002 + 2 * 77));
+    assert_eq!((tenant.traffic.tx_packets, tenant.traffic.tx_bytes), (9, 3 * 1002 + 6 * 2002));
+    assert_eq!(tenant.traffic.rx_outer_bytes, tenant.traffic.rx_bytes + 11 * 74);
+    assert_eq!((tenant.traffic.rx_keepalives, tenant.traffic.tx_outer_packets), (3, 9 + 6));
+    assert_eq!(tenant.drops, [(DropReason::NoRoute as u8, 2, 2 * 77)]);
+
+    let sites: Vec<_> = snapshot.sites_of(tenant).collect();
+    assert_eq!(sites.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["a", "大阪"]);
+    assert_eq!((sites[0].traffic.rx_packets, sites[1].traffic.tx_bytes), (9, 3 * 1002 + 6 * 2002));
+    assert_eq!(snapshot.tenant_of(sites[1]), Some(tenant));
+    assert_eq!((snapshot.sites[1].session, snapshot.sites[1].last_handshake_at), (SessionState::Live, 123));
+
+    let drop = |reason: DropReason| {
+        let drop = snapshot.drops.iter().find(|d| d.number == reason as u8).unwrap();
+        assert_eq!(drop.name, reason.name());
+        (drop.packets, drop.bytes)
+    };
+    assert_eq!(snapshot.drops.len(), wire::DROP_REASONS.len());
+    assert_eq!(drop(DropReason::NoRoute), (6, 6 * 77));
+    assert_eq!(drop(DropReason::AuthFailed), (2, 2980));
+    assert_eq!(drop(DropReason::HandshakeMac1), (1, 190));
+    assert_eq!(drop(DropReason::XdpSessionUnknown), (17, 17 * 74));
+    assert_eq!(drop(DropReason::TtlExpired), (0, 0));
+
+    assert_eq!((snapshot.ports.len(), &*snapshot.ports[1].name, snapshot.ports[1].queues), (2, "wan1", 2));
+    assert_eq!((snapshot.ports[1].xdp_seen_frames, snapshot.ports[0].rx_frames), (4711, 18 + 6));
+    assert_eq!((snapshot.workers[1].core, snapshot.workers[1].frames, snapshot.workers[0].busy_ppm), (3, 180, 250_000));
+    assert_eq!((snapshot.workers[1].latency.count(), snapshot.workers[1].latency.sum_ns), (3, 60_000));
+    assert_eq!(
+        (snapshot.workers[1].ring_time.quantile(1.0), snapshot.workers[1].latency.counts.len()),
+        (1003, BUCKETS)
+    );
+    assert_eq!((snapshot.books.inputs, snapshot.books.outputs), (24, 18 + 6 + 2));
+}
+
+#[test]
+fn only_the_group_may_look_and_the_file_appears_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stats");
+    let shape = Shape { tenants: 1, sites: 1, ports: 1 };
+    // As root, any group; else our own is the only one that may be given.
+    let own = fs::metadata(directory.path()).unwrap();
+    let group = if own.uid() == 0 { 12345 } else { own.gid() };
+    let mut spec = spec(shape, 1);
+    spec.group = Some(group);
+    let mut segment = Segment::create(&path, spec).unwrap().segment;
+    assert!(!path.exists(), "not before it is published");
+    segment.publish().unwrap();
+    assert_eq!((mode(&path), fs::metadata(&path).unwrap().gid()), (0o640, group));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left of the temporary name");
+    let metadata = fs::metadata(&path).unwrap();
+    assert!(metadata.blocks() * 512 >= metadata.len(), "its memory is all there");
+}
+
+#[test]
+fn history_tells_every_second_that_moved_and_how_many_are_gone() {
+    let mut hub = Hub::new(1, 2);
+    let reader = Reader::open(&hub.path()).unwrap();
+    for second in 10..20 {
+        receive(&hub.rows[0], 0, 0, 100);
+        send(&hub.rows[1], 0, 1, 100);
+        hub.tick(second);
+        hub.tick(second); // again at once: too early
+    }
+    hub.tick(20); // nothing moved
+    let history = reader.history(Series::Tenant(0), 0).unwrap();
+    assert_eq!((history.records.len(), history.missed, history.next, history.period_ns), (10, 0, 10, common::SECOND));
+    for (n, record) in (0..).zip(&history.records) {
+        assert_eq!(
+            (record.number, record.ns, record.wall_ns),
+            (n, (10 + n) * common::SECOND, (1_700_000_010 + n) * common::SECOND)
+        );
+        assert_eq!(
+            (record.rx_packets, record.rx_bytes, record.tx_packets, record.tx_bytes),
+            (n + 1, 100 * (n + 1), n + 1, 100 * (n + 1))
+        );
+    }
+    assert_eq!(reader.history(Series::Tenant(0), 7).unwrap().records, history.records[7..]);
+    assert_eq!(reader.history(Series::Tenant(0), 10).unwrap().records, []);
+    assert_eq!(reader.history(Series::Tenant(5), 0).unwrap().records, [], "an empty slot");
+    assert_eq!(reader.history(Series::Tenant(100_000), 0).unwrap().records, [], "no slot");
+    // One site received, the other was sent to; ten seconds are one record of the long ring, and what came since the next.
+    assert_eq!(reader.history(Series::Site(0), 0).unwrap().records.len(), 10);
+    let long = reader.history(Series::SiteLong(1), 0).unwrap().records;
+    assert_eq!(long.iter().map(|r| (r.ns / common::SECOND, r.tx_bytes)).collect::<Vec<_>>(), [(10, 100), (20, 1000)]);
+
+    // Whoever comes after 300 records of a site finds 300, and hears how many there were before.
+    for second in 31..631 {
+        receive(&hub.rows[0], 0, 0, 100);
+        hub.tick(second);
+    }
+    let site = reader.history(Series::Site(0), 4).unwrap();
+    assert_eq!((site.records.len(), site.missed, site.next), (300, 610 - 300 - 4, 610));
+    assert_eq!(site.records[0].number, 310);
+    assert_eq!(reader.history(Series::Tenant(0), 0).unwrap().records.len(), 610);
+    assert_eq!(reader.history_span_ns(Series::Tenant(0)), 3600 * common::SECOND);
+
+    hub.rows[0].hub.count(DropReason::AuthFailed, 60);
+    hub.tick(641);
+    let drops = reader.history(Series::Drop(DropReason::AuthFailed as u8), 0).unwrap().records;
+    assert_eq!(drops.iter().map(|r| (r.rx_packets, r.rx_bytes)).collect::<Vec<_>>(), [(1, 60)]);
+}
+
+#[test]
+fn a_slot_has_another_generation_for_another_tenant_and_nothing_of_the_old_one() {
+    let mut hub = Hub::new(2, 1);
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    receive(&hub.rows[0], 0, 0, 100);
+    hub.rows[0].tenant(TenantSlot(0)).count(DropReason::NoRoute, 60);
+    hub.tick(1);
+    let before = reader.snapshot().unwrap().tenants[0].clone();
+    // Another label is the same tenant.
+    let id = TenantId::new(1000).unwrap();
+    hub.segment.configure(|d| d.tenant(TenantSlot(0), id, "WAN00001000", "renamed")).unwrap();
+    let renamed = reader.snapshot().unwrap().tenants[0].clone();
+    assert_eq!((renamed.generation, &*renamed.label, renamed.traffic), (before.generation, "renamed", before.traffic));
+    assert_eq!(reader.history(Series::Tenant(0), 0).unwrap().records.len(), 1);
+
+    hub.segment.configure(|d| d.clear_tenant(TenantSlot(0)).and(d.clear_site(SiteSlot(0)))).unwrap();
+    let snapshot = reader.snapshot().unwrap();
+    assert_eq!((snapshot.tenants.len(), snapshot.tenants[0].slot, snapshot.sites.len()), (1, 1, 3));
+    hub.rows[0].clear_tenant(TenantSlot(0));
+    hub.rows[0].clear_site(SiteSlot(0));
+    hub.segment.configure(|d| d.tenant(TenantSlot(0), TenantId::new(7).unwrap(), "new", "")).unwrap();
+    let after = reader.snapshot().unwrap().tenants[0].clone();
+    assert_eq!((after.generation, after.traffic, after.drops), (before.generation + 2, Default::default(), vec![]));
+    assert_eq!(reader.history(Series::Tenant(0), 0).unwrap().records, [], "the history of another");
+    receive(&hub.rows[0], 0, 0, 1);
+    hub.tick(2);
+    assert_eq!(reader.history(Series::Tenant(0), 0).unwrap().records[0].rx_bytes, 1);
+
+    let full = hub.segment.configure(|d| d.site(SiteSlot(1_000_000), TenantSlot(0), "x")).unwrap_err();
+    assert_eq!((full.slot, full.room), (1_000_000, hub.segment.room().sites));
+}
+
+#[test]
+fn a_grown_segment_goes_on_from_the_old_totals_and_readers_follow() {
+    let mut hub = Hub::new(2, 2);
+    fill(&hub, 2);
+    (1..=12).for_each(|second| {
+        receive(&hub.rows[0], 1, 2, 9);
+        hub.tick(second);
+    });
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    let before = reader.snapshot().unwrap();
+    let history = reader.history(Series::Site(2), 0).unwrap();
+
+    let mut grown = hub.segment.grown(Shape { tenants: 100, sites: 1000, ports: 2 }).unwrap().segment;
+    assert!(grown.room().sites >= 1000 && grown.room().tenants >= 100);
+    for (w, rows) in hub.rows.iter_mut().enumerate() {
+        let new = grown.rows(w);
+        new.take_over(rows);
+        *rows = new;
+    }
+    let control = grown.control_rows();
+    control.take_over(&hub.control);
+    assert_eq!(reader.snapshot().unwrap(), before, "until the new one has the name, the old one is read");
+    grown.publish().unwrap();
+    hub.segment.supersede();
+
+    let after = reader.snapshot().unwrap();
+    assert_eq!(after.hub.generation, before.hub.generation + 1);
+    assert_eq!(after.hub.boot_id, before.hub.boot_id);
+    let mut same = after.clone();
+    same.hub.generation = before.hub.generation;
+    same.hub.configured_wall_ns = before.hub.configured_wall_ns;
+    assert_eq!(same, before, "nothing else has changed");
+    assert_eq!(reader.history(Series::Site(2), 0).unwrap(), history);
+
+    // It goes on: one record more, not all of them again.
+    (hub.segment, hub.control) = (grown, control);
+    hub.tick(13);
+    assert_eq!(reader.history(Series::Site(2), 0).unwrap(), history, "nothing has moved");
+    receive(&hub.rows[0], 1, 2, 1);
+    hub.tick(14);
+    let more = reader.history(Series::Site(2), history.next).unwrap();
+    assert_eq!((more.records.len(), more.missed, more.records[0].rx_bytes), (1, 0, history.records[11].rx_bytes + 1));
+    assert_eq!(reader.snapshot().unwrap().tenants[1].traffic.rx_bytes, before.tenants[1].traffic.rx_bytes + 1);
+}
+
+#[test]
+fn a_restart_is_another_boot_and_no_silent_reset() {
+    let mut hub = Hub::new(1, 1);
+    receive(&hub.rows[0], 0, 0, 100);
+    hub.tick(1);
+    receive(&hub.rows[0], 0, 0, 11);
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    let before = reader.snapshot().unwrap();
+    hub.segment.end();
+    for series in [Series::Tenant(0), Series::Site(0), Series::SiteLong(0)] {
+        assert_eq!(reader.history(series, 0).unwrap().records.last().unwrap().rx_bytes, 111, "the last word");
+    }
+    assert!(reader.snapshot().unwrap().hub.ended);
+    let path = hub.path();
+    let Hub { directory, .. } = hub; // the process is gone, its file is not
+    assert_eq!(reader.snapshot().unwrap().tenants, before.tenants);
+
+    let mut next = Segment::create(&path, spec(Shape { tenants: 1, sites: 1, ports: 1 }, 1)).unwrap().segment;
+    next.publish().unwrap();
+    let after = reader.snapshot().unwrap();
+    assert_ne!(after.hub.boot_id, before.hub.boot_id);
+    assert!(!after.hub.ended && after.tenants.is_empty());
+    fs::remove_file(&path).unwrap();
+    assert_eq!(reader.snapshot().unwrap().hub.boot_id, after.hub.boot_id, "what is mapped is read on");
+    drop(directory);
+}
+
+#[test]
+fn too_little_memory_shortens_the_history_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stats");
+    let shape = Shape { tenants: 100, sites: 400, ports: 1 };
+    let mut whole = spec(shape, 1);
+    whole.memory = 512 << 20;
+    assert_eq!(Segment::create(&path, whole.clone()).unwrap().warning, None);
+    let mut half = whole.clone();
+    half.memory = 32 << 20;
+    let created = Segment::create(&path, half.clone()).unwrap();
+    let warning = created.warning.unwrap();
+    let mut segment = created.segment;
+    segment.publish().unwrap();
+    assert!(fs::metadata(&path).unwrap().len() <= half.memory);
+    let span = Reader::open(&path).unwrap().history_span_ns(Series::Tenant(0)) / common::SECOND;
+    assert!((600..3600).contains(&span), "{span}");
+    assert!(warning.contains(&format!("32 MiB: {span} s of tenants")), "{warning}");
+
+    // Even if the counters alone are more, the hub counts.
+    let mut none = whole;
+    none.memory = 1;
+    assert!(Segment::create(&path, none).unwrap().warning.unwrap().contains("the counters alone"));
+}
+
+#[test]
+fn a_descriptor_reads_what_a_name_does() {
+    let hub = Hub::new(1, 1);
+    receive(&hub.rows[0], 0, 0, 100);
+    let file = hub.segment.descriptor().unwrap();
+    assert!(file.set_len(0).is_err(), "for reading alone");
+    let handed = Reader::from_file(file, "the hub's".as_ref()).unwrap().snapshot().unwrap();
+    assert_eq!(handed, Reader::open(&hub.path()).unwrap().snapshot().unwrap());
+}
+
+#[test]
+fn a_socket_hands_the_segment_out() {
+    let hub = Hub::new(1, 1);
+    receive(&hub.rows[0], 0, 0, 100);
+    let socket = hub.directory.path().join("stats.sock");
+    assert!(Reader::from_socket(&socket).unwrap_err().to_string().contains("could not get the segment from"));
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let file = hub.segment.descriptor().unwrap();
+    std::thread::spawn(move || stats::hand_out(&listener, &file));
+    let mut readers: Vec<_> = (0..3).map(|_| Reader::from_socket(&socket).unwrap()).collect();
+    fs::remove_file(hub.path()).unwrap();
+    for reader in &mut readers {
+        assert_eq!(reader.snapshot().unwrap().tenants[0].traffic.rx_bytes, 100);
+        assert!(!reader.superseded());
+    }
+    hub.segment.supersede();
+    assert!(readers[0].superseded());
+}
+
+#[test]
+fn a_file_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_it() {
+    let hub = Hub::new(3, 1);
+    fill(&hub, 3);
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    let other = Reader::open(&hub.path()).unwrap();
+    reader.snapshot().unwrap();
+    let file = File::options().write(true).open(hub.path()).unwrap();
+    file.set_len(8192).unwrap();
+    assert!(matches!(reader.snapshot(), Err(ReadError::Truncated { .. })));
+    assert!(matches!(other.history(Series::Site(3), 0), Err(ReadError::Truncated { .. })));
+    assert!(matches!(Reader::open(&hub.path()), Err(ReadError::NotASegment { .. })));
+    file.set_len(0).unwrap();
+    assert!(matches!(reader.snapshot(), Err(ReadError::Truncated { .. })));
+    assert_eq!(
+        Reader::open(&hub.path()).unwrap_err().to_string().split(": ").nth(1),
+        Some("0 bytes; a header has 4096")
+    );
+    // The hub counts on, into memory that nobody else sees, and knows it.
+    receive(&hub.rows[0], 0, 0, 1);
+    assert!(hub.rows[0].lost() && hub.segment.lost());
+}
+
+#[test]
+fn a_directory_that_never_stands_still_is_given_up() {
+    let mut hub = Hub::new(1, 1);
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    let result = hub.segment.configure(|_| reader.snapshot());
+    assert!(matches!(result, Err(ReadError::Busy { .. })), "{result:?}");
+    reader.snapshot().unwrap();
+}
+
+#[test]
+fn rows_without_a_file_count_as_well() {
+    let rows = stats::Rows::new(Shape { tenants: 1, sites: 2, ports: 1 });
+    receive(&rows, 0, 1, 5);
+    assert_eq!((rows.site(SiteSlot(1)).rx_bytes.read(), rows.port(PortIndex(0)).rx_frames.read()), (5, 1));
+}
