@@ -186,15 +186,18 @@ impl Ports {
                 continue;
             }
             let now: u64 = self.rings.iter().filter(|ring| ring.port == port).map(lost).sum();
+            let waiting: u32 =
+                self.rings.iter().filter(|ring| ring.port == port).map(|ring| ring.socket.waiting()).sum();
+            rows.port(port).ring_fill.set(waiting.into());
             rows.port(port).ring_lost.set(self.lost_before[port.index()] + now);
         }
         for ring in &mut self.rings {
             let counts = ring.socket.counts();
             let now = (counts.multi_buffer_packets, counts.bad_descriptors);
+            // They came, too, though no batch has seen them; and they came before they were dropped.
+            rows.port(ring.port).rx_frames.add(now.0 - ring.oddities.0 + now.1 - ring.oddities.1);
             (ring.oddities.0..now.0).for_each(|_| rows.hub.count(DropReason::MultiBuffer, 0));
             (ring.oddities.1..now.1).for_each(|_| rows.hub.count(DropReason::BadDescriptor, 0));
-            // They came, too, though no batch has seen them.
-            rows.port(ring.port).rx_frames.add(now.0 - ring.oddities.0 + now.1 - ring.oddities.1);
             ring.oddities = now;
         }
     }

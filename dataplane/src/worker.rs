@@ -56,6 +56,7 @@ impl Worker {
         let now = clock::now();
         let Self { ports, journey } = self;
         let turns = &journey.rows.turns.turns;
+        let frames = journey.rows.turns.frames.read();
         turns.add(1);
         if turns.read().is_multiple_of(TALLY) {
             ports.tally(&journey.rows);
@@ -76,7 +77,9 @@ impl Worker {
         journey.rows.turns.chunks_free.set(journey.pool.len() as u64);
         journey.mail.flush();
         if busy {
-            journey.rows.turns.busy_ns.add(clock::now().since(now).as_nanos() as u64);
+            let spent = clock::now().since(now).as_nanos() as u64;
+            journey.rows.turns.busy_ns.add(spent);
+            journey.rows.latency.record(spent, journey.rows.turns.frames.read() - frames);
         }
         busy
     }
@@ -238,11 +241,16 @@ impl Journey {
 
     /// The site of an authenticated packet is alive: account for it, and tell control what it can't know.
     fn heard(&mut self, packet: &mut Packet, now: Time) {
-        let row = self.rows.site(packet.from);
+        let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
+        let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
         row.any_received_at.set(now.0);
+        row.rx_outer_packets.add(1);
+        volume.rx_outer_packets.add(1);
         row.rx_outer_bytes.add(packet.outer_len as u64);
+        volume.rx_outer_bytes.add(packet.outer_len as u64);
         if packet.frame.is_empty() {
             row.rx_keepalives.add(1);
+            volume.rx_keepalives.add(1);
             packet.verdict = Verdict::Keepalive;
         } else {
             row.data_received_at.set(now.0);
@@ -283,9 +291,11 @@ impl Journey {
                 packet.drop(DropReason::SourceNotAllowed);
                 continue;
             }
-            let row = self.rows.site(packet.from);
+            let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
             row.rx_packets.add(1);
+            volume.rx_packets.add(1);
             row.rx_bytes.add(inner.len as u64);
+            volume.rx_bytes.add(inner.len as u64);
             let Some(ecn) = ecn::decapsulate(packet.ecn, inner.ecn) else {
                 packet.drop(DropReason::EcnNotCapable);
                 continue;
@@ -398,14 +408,18 @@ impl Journey {
                 unreachable!("a chunk is shorter than an IP packet can be")
             };
             packet.verdict = Verdict::Transmit(path.port);
-            let row = self.rows.site(packet.to);
+            let (row, volume) = (self.rows.site(packet.to), self.rows.volume(self.sites.at(packet.to).tenant));
             row.any_sent_at.set(now.0);
             row.tx_outer_bytes.add(packet.frame.len() as u64);
+            volume.tx_outer_bytes.add(packet.frame.len() as u64);
             if packet.inner_len == 0 {
                 row.tx_keepalives.add(1);
+                volume.tx_keepalives.add(1);
             } else {
                 row.tx_packets.add(1);
+                volume.tx_packets.add(1);
                 row.tx_bytes.add(packet.inner_len as u64);
+                volume.tx_bytes.add(packet.inner_len as u64);
                 row.data_sent_at.set(now.0);
             }
         }
