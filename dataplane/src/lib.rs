@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod logging;
 pub mod mailbox;
+pub mod monitor;
 pub mod notify;
 pub mod packet;
 pub mod ports;

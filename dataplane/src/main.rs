@@ -29,6 +29,8 @@ enum Command {
     },
     /// Ask a running hub how it is
     Status(ekiden::api::client::StatusArgs),
+    /// Show a hub's statistics to Prometheus; needs no rights but to read its statistics
+    Exporter(ekiden::monitor::exporter::ExporterArgs),
     /// Print a wg-quick configuration for a site's adapter
     SiteConfig(ekiden::site_config::SiteConfigArgs),
     /// Take a hub's XDP programs off its ports, for good: from then on the ports are the kernel's
@@ -102,6 +104,10 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             )?;
         }
         Command::Status(args) => ekiden::api::client::status_command(&args, &mut out)?,
+        Command::Exporter(args) => {
+            drop(out);
+            ekiden::monitor::exporter::command(&args)?;
+        }
         Command::SiteConfig(args) => ekiden::site_config::command(&args, &mut out, &mut std::io::stderr())?,
         Command::Detach(Detach { hub, port, pin_dir }) => {
             for removed in bpf::detach(&pin_dir, &hub, port.as_deref())? {
