@@ -6,6 +6,8 @@ packages=(
   clang libelf-dev zlib1g-dev pkg-config linux-libc-dev gcc make
   # labs: namespaces, sites, measurements
   iproute2 wireguard-tools wireguard-go iperf3 iputils-ping procps util-linux ethtool
+  # monitoring is tested with the real one, started by the test; as a service it is not needed
+  prometheus
 )
 
 missing=()

@@ -3,8 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use procfs::process::Process;
-use rustix::process::{Resource, getrlimit};
+use procfs::process::{LimitValue, Process};
 
 /// A process, as it is now.
 #[derive(Debug)]
@@ -38,7 +37,10 @@ impl Own {
             virtual_bytes: stat.vsize,
             resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
             open_fds: process.fd_count().ok()? as u64,
-            max_fds: getrlimit(Resource::Nofile).current,
+            max_fds: match process.limits().ok()?.max_open_files.soft_limit {
+                LimitValue::Value(fds) => Some(fds),
+                LimitValue::Unlimited => None,
+            },
             start_seconds: *START,
         })
     }

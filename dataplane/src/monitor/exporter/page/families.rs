@@ -46,7 +46,9 @@ const TRAFFIC: [Counts<Traffic>; 10] = [
     ("receive_packets", "Packets from sites, authenticated and accepted, without keepalives", |t| t.rx_packets),
     ("receive_bytes", "Inner IP bytes of packets from sites: the volume that is billed", |t| t.rx_bytes),
     ("receive_outer_packets", "Frames authenticated as of sites, keepalives too", |t| t.rx_outer_packets),
-    ("receive_outer_bytes", "Bytes of frames authenticated as of sites, Ethernet header included", |t| t.rx_outer_bytes),
+    ("receive_outer_bytes", "Bytes of frames authenticated as of sites, Ethernet header included", |t| {
+        t.rx_outer_bytes
+    }),
     ("receive_keepalives", "Keepalives from sites", |t| t.rx_keepalives),
     ("transmit_packets", "Packets sealed for sites, without keepalives", |t| t.tx_packets),
     ("transmit_bytes", "Inner IP bytes of packets sealed for sites: the volume that is billed", |t| t.tx_bytes),
@@ -58,8 +60,12 @@ const TRAFFIC: [Counts<Traffic>; 10] = [
 pub(super) const TENANT_SERIES: usize = TRAFFIC.len() + 1;
 
 const HUB_GAUGES: [Gauges<Hub>; 4] = [
-    ("ekiden_hub_start_time_seconds", "When the hub started: all counters began at zero then", |h| wall(h.started_wall_ns)),
-    ("ekiden_hub_last_config_change_timestamp_seconds", "When tenants or sites last changed", |h| wall(h.configured_wall_ns)),
+    ("ekiden_hub_start_time_seconds", "When the hub started: all counters began at zero then", |h| {
+        wall(h.started_wall_ns)
+    }),
+    ("ekiden_hub_last_config_change_timestamp_seconds", "When tenants or sites last changed", |h| {
+        wall(h.configured_wall_ns)
+    }),
     ("ekiden_hub_sessions", "Sessions with sites now", |h| h.sessions as f64),
     ("ekiden_hub_session_capacity", "Sessions that there is room for", |h| h.session_capacity as f64),
 ];
@@ -103,7 +109,9 @@ const WORKER_COUNTS: [Counts<Worker>; 7] = [
     ("ekiden_worker_turns", "Turns of the loop", |w| w.turns),
     ("ekiden_worker_batches", "Batches that were not empty", |w| w.batches),
     ("ekiden_worker_frames", "Frames in batches", |w| w.frames),
-    ("ekiden_worker_generated_packets", "Packets of the hub's own: ICMP answers, handshakes, keepalives", |w| w.generated),
+    ("ekiden_worker_generated_packets", "Packets of the hub's own: ICMP answers, handshakes, keepalives", |w| {
+        w.generated
+    }),
     ("ekiden_worker_to_control_packets", "Handshake messages and fragments copied to control", |w| w.to_control),
     ("ekiden_worker_keepalives", "Keepalives of sites, which end at the hub", |w| w.keepalives),
     ("ekiden_worker_reassembled_packets", "Datagrams made whole from fragments", |w| w.reassembled),
@@ -138,8 +146,12 @@ const SITE_GAUGES: [Gauges<Site>; 3] = [
 /// When something last happened; a site to which it never did has no such series.
 const SITE_TIMES: [Counts<Site>; 3] = [
     ("ekiden_site_last_handshake_timestamp_seconds", "When the last handshake was completed", |s| s.last_handshake_at),
-    ("ekiden_site_last_receive_timestamp_seconds", "When a packet last came, without keepalives", |s| s.data_received_at),
-    ("ekiden_site_last_transmit_timestamp_seconds", "When a packet was last sealed, without keepalives", |s| s.data_sent_at),
+    ("ekiden_site_last_receive_timestamp_seconds", "When a packet last came, without keepalives", |s| {
+        s.data_received_at
+    }),
+    ("ekiden_site_last_transmit_timestamp_seconds", "When a packet was last sealed, without keepalives", |s| {
+        s.data_sent_at
+    }),
 ];
 
 /// Series of a site: what it moved, info, handshakes, gauges, and those times that there are.
@@ -180,8 +192,16 @@ impl Page {
         let results = results.map(|(result, count)| ([("result", result)], count));
         let help = "Handshakes that ended: in a session, or given up by the hub; refused ones are drops";
         sheet.counters("ekiden_handshakes", help, results)?;
-        sheet.counter("ekiden_books_in_packets", "What came to workers, or was made by the hub", snapshot.books.inputs)?;
-        sheet.counter("ekiden_books_out_packets", "What left workers: sent, used up, or dropped", snapshot.books.outputs)?;
+        sheet.counter(
+            "ekiden_books_in_packets",
+            "What came to workers, or was made by the hub",
+            snapshot.books.inputs,
+        )?;
+        sheet.counter(
+            "ekiden_books_out_packets",
+            "What left workers: sent, used up, or dropped",
+            snapshot.books.outputs,
+        )?;
 
         let reasons: Vec<(Label, &Drop)> = snapshot.drops.iter().map(|drop| (Label::new(&drop.name), drop)).collect();
         for (name, help, value) in DROPS {
@@ -238,8 +258,7 @@ impl Page {
         });
         sheet.infos("ekiden_tenant", "A tenant's id and label", infos)?;
         for (name, help, value) in TRAFFIC {
-            let samples =
-                self.tenants.iter().map(|shown| ([("tenant", &shown.label)], value(&shown.tenant.traffic)));
+            let samples = self.tenants.iter().map(|shown| ([("tenant", &shown.label)], value(&shown.tenant.traffic)));
             sheet.counters(&format!("ekiden_tenant_{name}"), help, samples)?;
         }
         let reasons = self.snapshot.iter().flat_map(|snapshot| &snapshot.drops);
@@ -258,7 +277,8 @@ impl Page {
     }
 
     pub(super) fn sites(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
-        let shown = || self.sites.iter().map(|shown| ([("tenant", &shown.tenant), ("site", &shown.label)], &shown.site));
+        let shown =
+            || self.sites.iter().map(|shown| ([("tenant", &shown.tenant), ("site", &shown.label)], &shown.site));
         sheet.infos("ekiden_site", "A site of a tenant", shown().map(|(labels, _)| labels))?;
         for (name, help, value) in TRAFFIC {
             let samples = shown().map(|(labels, site)| (labels, value(&site.traffic)));
@@ -348,7 +368,12 @@ impl Sheet<'_> {
     }
 
     /// `name` without the `_info` that will follow it.
-    fn infos<L: EncodeLabelSet>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = L>) -> fmt::Result {
+    fn infos<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = L>,
+    ) -> fmt::Result {
         let samples = samples.into_iter().map(|labels| (NoLabels, labels));
         self.family(name, help, MetricType::Info, samples, |mut sample, labels| sample.encode_info(&labels))
     }

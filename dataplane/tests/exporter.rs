@@ -1,0 +1,156 @@
+//! `ekiden exporter` as a process of a user without any rights, asked over TCP, and judged by Prometheus' own tool.
+
+use stats::{Segment, Shape, Spec};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
+
+/// Longer than anything takes on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A group that nobody is in.
+const GROUP: u32 = 54321;
+
+/// The exporter, and each line that it logs.
+struct Exporter {
+    process: Child,
+    address: SocketAddr,
+    lines: Receiver<String>,
+}
+
+impl Exporter {
+    /// As the user nobody, in one group more.
+    fn start(directory: &Path, words: &[&str]) -> Self {
+        // Where anyone may execute it, wherever it was built.
+        let binary = directory.join("ekiden");
+        if fs::hard_link(env!("CARGO_BIN_EXE_ekiden"), &binary).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_ekiden"), &binary).unwrap();
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--reuid=65534", "--regid=65534"]).arg(format!("--groups={GROUP}"));
+        command.args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]).arg(&binary);
+        command.args(["exporter", "--listen", "127.0.0.1:0"]).args(words).env_remove("EKIDEN_LOG");
+        let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, lines) = channel();
+        let stderr = process.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| out.send(line))
+        });
+        let first = lines.recv_timeout(PATIENCE).unwrap();
+        let address = first.split_once("address=").unwrap_or_else(|| panic!("{first}")).1.trim().parse().unwrap();
+        Self { process, address, lines }
+    }
+
+    /// Head and body of the answer.
+    fn get(&self, path: &str, accept: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        let (head, body) = self.get("/metrics", "*/*");
+        assert!(head.contains(" 200 ") && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+        body
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A hub whose labels are as bad as they can be, and that has counted something everywhere.
+fn segment(path: &Path) -> Segment {
+    let shape = Shape { tenants: 3, sites: 2, ports: 1 };
+    let (hub, build) = ("tokyo-1".to_owned(), "1.2.3".to_owned());
+    let spec = Spec { hub, build, config_hash: 1, shape, workers: 1, memory: 1 << 20, group: Some(GROUP) };
+    let mut segment = Segment::create(path, spec).unwrap().segment;
+    segment.configure(|directory| {
+        let all: String = ('\u{1}'..'\u{100}').collect();
+        for (slot, code, label) in [
+            (0, "WAN\"} 1\nekiden_up{x=\"", "quotes \" and \\\" and \\"),
+            (1, "駅\u{1b}[31m\\", "lines\n# TYPE ekiden_up counter\r\nekiden_up 7\n# EOF\n"),
+            (2, "{}=,\t ", &*all),
+        ] {
+            directory.tenant(TenantSlot(slot), TenantId::new(u64::from(slot) + 1).unwrap(), code, label).unwrap();
+        }
+        directory.site(SiteSlot(0), TenantSlot(0), "\\").unwrap();
+        directory.site(SiteSlot(1), TenantSlot(0), "\\\"\n\u{7f}\u{85}").unwrap();
+        directory.port(PortIndex(0), "wan0", 1).unwrap();
+        directory.worker(0, 0, 4096).unwrap();
+    });
+    let rows = segment.rows(0);
+    rows.tenant(TenantSlot(1)).count(DropReason::NoRoute, 100);
+    rows.latency.record(20_000, 3);
+    segment.control_rows().site(SiteSlot(0)).last_handshake_at.set(1);
+    segment.publish().unwrap();
+    segment
+}
+
+/// What `promtool` says of an answer; nothing is what it says of a good one.
+fn promtool(metrics: &str) -> String {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("promtool, of the Debian package prometheus");
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    said
+}
+
+#[test]
+fn nobody_shows_a_hub_whose_names_are_hostile() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let path = directory.path().join("stats");
+    let exporter = Exporter::start(directory.path(), &["--stats", path.to_str().unwrap()]);
+
+    // Nothing to read yet: it answers all the same, and logs it once however often it is asked.
+    for _ in 0..3 {
+        let metrics = exporter.metrics();
+        assert!(
+            metrics.contains("\nekiden_up 0\n") && metrics.contains("\nprocess_resident_memory_bytes "),
+            "{metrics}"
+        );
+        assert_eq!(promtool(&metrics), "");
+    }
+    let segment = segment(&path);
+    let metrics = exporter.metrics();
+    assert!(metrics.contains("\nekiden_up 1\n"), "{metrics}");
+    assert!(metrics.contains("\nekiden_tenant_info{") && metrics.contains("\nekiden_worker_latency_seconds_bucket{"));
+    assert_eq!(metrics.matches("\nekiden_up ").count(), 1, "a label wrote a line of its own");
+    assert_eq!(promtool(&metrics), "");
+    let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(logged.contains("WARN") && logged.contains("could not open"), "{logged}");
+    let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(logged.contains("can be read again"), "{logged}");
+
+    let (head, body) = exporter.get("/metrics", "application/openmetrics-text; version=1.0.0");
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(body.ends_with("\n# EOF\n") && body.matches("# EOF\n").count() == 1, "{body}");
+    assert!(exporter.get("/nothing", "*/*").0.contains(" 404 "));
+
+    // A file that its group may not read is not read by nobody.
+    drop(segment);
+    let new = directory.path().join("closed");
+    fs::copy(&path, &new).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(&new, &path).unwrap();
+    assert!(exporter.metrics().contains("\nekiden_up 0\n"));
+    let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(logged.contains("Permission denied"), "{logged}");
+    assert!(exporter.lines.try_recv().is_err(), "it said more than it had to");
+}
