@@ -12,6 +12,7 @@ mod rundir;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use rundir::is_name;
 pub use rundir::{API_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_ROOT, RunDir, RunDirError, STATS, STATS_SOCKET};
 
 use std::io;

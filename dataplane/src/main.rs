@@ -31,6 +31,10 @@ enum Command {
     Status(ekiden::api::client::StatusArgs),
     /// Show a hub's statistics to Prometheus; needs no rights but to read its statistics
     Exporter(ekiden::monitor::exporter::ExporterArgs),
+    /// Watch a hub: a live view of tenants, sites, ports, workers and drops
+    Top(ekiden::monitor::top::TopArgs),
+    /// Draw the traffic of a tenant or a site, or what was dropped: as SVG, PNG or CSV
+    Graph(ekiden::monitor::graph::GraphArgs),
     /// Print a wg-quick configuration for a site's adapter
     SiteConfig(ekiden::site_config::SiteConfigArgs),
     /// Take a hub's XDP programs off its ports, for good: from then on the ports are the kernel's
@@ -108,6 +112,11 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             drop(out);
             ekiden::monitor::exporter::command(&args)?;
         }
+        Command::Top(args) => {
+            drop(out);
+            ekiden::monitor::top::command(&args)?;
+        }
+        Command::Graph(args) => ekiden::monitor::graph::command(&args, &mut out)?,
         Command::SiteConfig(args) => ekiden::site_config::command(&args, &mut out, &mut std::io::stderr())?,
         Command::Detach(Detach { hub, port, pin_dir }) => {
             for removed in bpf::detach(&pin_dir, &hub, port.as_deref())? {

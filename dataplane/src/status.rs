@@ -4,7 +4,7 @@
 //! zero that could be taken for a measurement. The report holds no secret: no private, preshared or session key.
 
 mod render;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 

@@ -87,7 +87,11 @@ impl RunDir {
     pub fn share(&self) -> Result<(), RunDirError> {
         let group = rustix::process::getegid();
         let given = std::os::unix::fs::chown(&self.path, None, Some(group.as_raw()));
-        given.map_err(|source| RunDirError::Io { what: "let the hub's group see into", path: self.path.clone(), source })
+        given.map_err(|source| RunDirError::Io {
+            what: "let the hub's group see into",
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// A listening socket with exactly this mode, in the place of one that a dead hub left.
@@ -117,7 +121,7 @@ impl Drop for RunDir {
 }
 
 /// Whether a hub's name can be a directory of its own, on any file system, and needs no quoting in a shell.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(plain)
 }

@@ -1,3 +1,7 @@
-//! What looks at hubs from outside, through their statistics segments: nothing here touches a hub.
+//! What looks at a hub from outside: it reads the statistics segment, and asks the hub for nothing.
 
 pub mod exporter;
+pub mod graph;
+mod place;
+mod series;
+pub mod top;

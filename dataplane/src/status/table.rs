@@ -76,7 +76,7 @@ impl fmt::Display for Table {
 }
 
 /// Text that others chose, with everything escaped that could move the cursor, colour the screen or turn the line around.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Besides controls: line and paragraph separators, and the marks, embeddings, overrides and isolates of the
@@ -93,7 +93,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// A count with its thousands apart: `1,234,567`.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -106,7 +106,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A number of bytes in the largest binary unit of which there is at least one: `812 B`, `1.5 KiB`, `20.0 GiB`.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if number < 1024 {
         return format!("{number} B");
@@ -118,7 +118,7 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// A duration in its two largest units: `12 s`, `3 min 5 s`, `2 h 0 min`, `17 d 4 h`.
-pub(super) fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         0..60 => format!("{seconds} s"),

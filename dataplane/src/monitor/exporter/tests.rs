@@ -57,7 +57,7 @@ impl Hub {
 
     /// Another hub of that name.
     fn restarted(self, tenants: u32) -> Self {
-        let Self { _directory, path, segment, .. } = self;
+        let Self { _directory, path, mut segment, .. } = self;
         segment.end();
         Self::at(_directory, path, tenants)
     }
@@ -384,7 +384,7 @@ fn it_answers_without_a_hub_and_follows_one_through_its_lives() {
     let found = scrape(&mut exporter);
     assert_eq!((found["ekiden_up"], found["ekiden_hub_running"], found[bytes]), (1.0, 0.0, 500.0));
 
-    let hub = hub.restarted(2);
+    let mut hub = hub.restarted(2);
     let found = scrape(&mut exporter);
     assert_eq!((found["ekiden_hub_running"], found[bytes]), (1.0, 0.0));
     assert!(found["ekiden_hub_start_time_seconds"] > first["ekiden_hub_start_time_seconds"]);
