@@ -164,6 +164,16 @@ impl Peer {
         self.accepted
     }
 
+    /// The last time stamp of our own: to be kept over a restart, since the peer takes none that is older.
+    pub fn last_stamp(&self) -> Option<Tai64n> {
+        self.stamped
+    }
+
+    /// Every time stamp of our own will be later than this one, whatever the clock says.
+    pub fn stamp_after(&mut self, stamp: Tai64n) {
+        self.stamped = self.stamped.max(Some(stamp));
+    }
+
     /// When a handshake was last completed, as `wg show` has it.
     pub fn last_handshake(&self) -> Option<Time> {
         self.handshake_at

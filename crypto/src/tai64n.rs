@@ -48,6 +48,12 @@ impl Tai64n {
         if nanos < 999_999_999 { Self::new(secs, nanos + 1) } else { Self::new(secs.saturating_add(1), 0) }
     }
 
+    /// The stamp so many seconds later.
+    pub fn later(self, seconds: u64) -> Self {
+        let (secs, nanos) = self.parts();
+        Self::new(secs.saturating_add(seconds), nanos)
+    }
+
     fn new(secs: u64, nanos: u32) -> Self {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&secs.to_be_bytes());
@@ -93,7 +99,9 @@ mod tests {
             stamp = stamp.next();
             assert_eq!(stamp.parts(), expected);
         }
-        // A stamp from the network may hold any bytes.
+        assert_eq!(stamp.later(90).parts(), (98, 1));
+        // A stamp from the network, or from a file, may hold any bytes.
+        assert_eq!(Tai64n([0xff; 12]).later(1).parts().0, u64::MAX);
         assert_eq!(Tai64n([0xff; 12]).next().parts(), (u64::MAX, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! What the hub remembers across a restart: `/var/lib/ekiden/NAME/peers`, per site its last endpoint and the greatest
-//! timestamp of its handshakes. With the first the hub finds its sites again at once; with the second an initiation
-//! recorded before the restart can't be replayed after it. There is no secret in it.
+//! timestamp of its handshakes; and the greatest timestamp of the hub's own. With the first the hub finds its sites again
+//! at once; with the second an initiation recorded before the restart can't be replayed after it; with the third the
+//! sites still listen to a hub whose clock was set back. There is no secret in it.
 //!
 //! The file is replaced as a whole (new file, fsync, rename), so that a crash leaves the old one or the new one. A file
 //! that can't be understood is kept aside and the hub starts without: its sites are found again when they next speak.
@@ -47,6 +48,8 @@ type Peers = BTreeMap<TenantId, BTreeMap<String, Known>>;
 pub struct State {
     dir: PathBuf,
     peers: Peers,
+    /// The greatest TAI64N that the hub itself has sent to anybody.
+    stamped: Option<[u8; 12]>,
     dirty: bool,
 }
 
@@ -79,7 +82,7 @@ impl State {
     /// Reads the state in `dir`, a hub's own directory, which need not exist. There is always a state; the warning says
     /// why it is empty if it should not be.
     pub fn load(dir: &Path) -> (Self, Option<Warning>) {
-        let mut state = Self { dir: dir.into(), peers: Peers::new(), dirty: false };
+        let mut state = Self { dir: dir.into(), peers: Peers::new(), stamped: None, dirty: false };
         let path = dir.join(FILE);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -89,8 +92,8 @@ impl State {
             }
         };
         match parse(&text) {
-            Ok(peers) => {
-                state.peers = peers;
+            Ok((peers, stamped)) => {
+                (state.peers, state.stamped) = (peers, stamped);
                 (state, None)
             }
             Err(why) => {
@@ -128,6 +131,19 @@ impl State {
         }
     }
 
+    /// The greatest TAI64N that the hub had sent when it was last noted.
+    pub fn stamped(&self) -> Option<[u8; 12]> {
+        self.stamped
+    }
+
+    /// The hub has sent this TAI64N.
+    pub fn note_stamp(&mut self, stamp: [u8; 12]) {
+        if self.stamped < Some(stamp) {
+            self.stamped = Some(stamp);
+            self.dirty = true;
+        }
+    }
+
     /// Forgets every site for which `keep` says no: those that the configuration no longer has.
     pub fn retain(&mut self, mut keep: impl FnMut(TenantId, &str, &Known) -> bool) {
         let before = self.len();
@@ -149,7 +165,7 @@ impl State {
             return None;
         }
         self.dirty = false;
-        Some(Snapshot { dir: self.dir.clone(), text: emit(&self.peers) })
+        Some(Snapshot { dir: self.dir.clone(), text: emit(&self.peers, self.stamped) })
     }
 
     /// The last snapshot did not reach the disk.
@@ -201,6 +217,9 @@ const CONSEQUENCE: &str = "starting without it: sites without a configured endpo
 struct Head {
     ekiden_peers: u32,
     sites: usize,
+    /// Hexadecimal. What an earlier ekiden wrote has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamped: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,10 +236,10 @@ struct Line<'a> {
     tai64n: Option<Cow<'a, str>>,
 }
 
-fn emit(peers: &Peers) -> Vec<u8> {
+fn emit(peers: &Peers, stamped: Option<[u8; 12]>) -> Vec<u8> {
     let sites = peers.values().map(BTreeMap::len).sum();
     let mut text = Vec::with_capacity(256 * sites + 64);
-    push(&mut text, &Head { ekiden_peers: VERSION, sites });
+    push(&mut text, &Head { ekiden_peers: VERSION, sites, stamped: stamped.map(|bytes| hex(&bytes)) });
     for (tenant, sites) in peers {
         for (site, known) in sites {
             let line = Line {
@@ -243,7 +262,7 @@ fn push(text: &mut Vec<u8>, line: &impl Serialize) {
     text.push(b'\n');
 }
 
-fn parse(text: &[u8]) -> Result<Peers, String> {
+fn parse(text: &[u8]) -> Result<(Peers, Option<[u8; 12]>), String> {
     let text = std::str::from_utf8(text).map_err(|error| format!("is no text: {error}"))?;
     let mut lines = text.lines().zip(1..);
     let (first, _) = lines.next().ok_or("is empty")?;
@@ -251,6 +270,8 @@ fn parse(text: &[u8]) -> Result<Peers, String> {
     if head.ekiden_peers != VERSION {
         return Err(format!("is of version {}; this ekiden reads version {VERSION}", head.ekiden_peers));
     }
+    let stamped =
+        head.stamped.map(|text| unhex(&text).ok_or("line 1: a TAI64N is 24 hexadecimal digits")).transpose()?;
     let mut peers = Peers::new();
     let mut sites = 0;
     for (text, number) in lines {
@@ -260,7 +281,11 @@ fn parse(text: &[u8]) -> Result<Peers, String> {
         }
         sites += 1;
     }
-    if sites == head.sites { Ok(peers) } else { Err(format!("should hold {} sites and holds {sites}", head.sites)) }
+    if sites == head.sites {
+        Ok((peers, stamped))
+    } else {
+        Err(format!("should hold {} sites and holds {sites}", head.sites))
+    }
 }
 
 fn parse_line(text: &str) -> Result<(TenantId, String, Known), String> {
@@ -331,13 +356,16 @@ mod tests {
         let mut state = filled(&home, 25);
         let bare = Known { public_key: [9; 32], endpoint: None, local: None, timestamp: None };
         state.remember(tenant(77), "bare", bare.clone());
+        state.note_stamp([0x40; 12]);
+        state.note_stamp([0x3f; 12]);
         assert!(state.save().unwrap());
+        state.note_stamp([0x40; 12]);
         assert!(!state.save().unwrap(), "nothing has changed");
 
         let (again, warning) = State::load(&home);
         assert_eq!(warning, None);
         assert_eq!(again.peers, state.peers);
-        assert_eq!(again.len(), 26);
+        assert_eq!((again.len(), again.stamped()), (26, Some([0x40; 12])));
         assert_eq!(again.known(tenant(77), "bare", &[9; 32]), Some(&bare));
         assert_eq!(again.known(tenant(77), "bare", &[8; 32]), None, "known by another key");
         assert_eq!(fs::metadata(home.join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);

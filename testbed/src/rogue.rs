@@ -10,7 +10,7 @@ use blake2::digest::{Digest, FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac};
 use crypto::aead::{OpenJob, SealJob, TAG, ring};
 use crypto::message::{self, DATA_HEADER, Kind};
-use crypto::{Action, Activity, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Time};
+use crypto::{Action, Activity, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Tai64n, Time};
 use etherparse::PacketBuilder;
 
 use crate::client::Site;
@@ -41,6 +41,30 @@ impl Rogue {
         socket.set_read_timeout(Some(PATIENCE))?;
         let peer = Peer::new(0, hub_key, None, None, None);
         Ok(Self { identity, hub_key, socket, peer, session: None, index: 0, now: Time(1) })
+    }
+
+    /// Goes on from another port.
+    pub fn move_to(&mut self, site: &Site, port: u16) -> Result<SocketAddr> {
+        let endpoint = SocketAddr::new(site.endpoint().ip(), port);
+        self.socket = site.namespace().inside(|| UdpSocket::bind(endpoint))??;
+        self.socket.connect(site.hub_endpoint())?;
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(endpoint)
+    }
+
+    /// Waits for an initiation of the hub's, and says whether a site would take it that has taken one with this time stamp.
+    pub fn would_take(&mut self, last: Tai64n) -> Result<bool> {
+        let initiation = self.next(Kind::Initiation)?;
+        let opened = crypto::open_initiation(&self.identity, &initiation)?;
+        self.peer = Peer::new(0, self.hub_key, None, None, Some(last));
+        let mut actions = Vec::new();
+        let taken = self
+            .ask(SystemTime::now().into(), |peer, identity, cx| peer.on_initiation(identity, opened, cx, &mut actions));
+        match taken {
+            Ok(()) => Ok(true),
+            Err(crypto::HandshakeError::Replayed) => Ok(false),
+            Err(error) => bail!("{error}"),
+        }
     }
 
     /// An initiation with the time stamp of this moment. The response to it alone can be taken from now on.

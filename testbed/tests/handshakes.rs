@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use crypto::Tai64n;
 use ekiden_testbed::attack::{Attacker, Kind, message};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::must_ping_both_ways;
@@ -251,6 +252,27 @@ fn a_response_that_nobody_asked_for_is_none() -> Result<()> {
         hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
         must_ping_both_ways(&sites[0], &sites[1])?;
         hub.balance()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_site_still_listens_to_a_hub_whose_clock_was_set_back() -> Result<()> {
+    lab::test(|lab| {
+        let mut scene = Scene::new(lab)?;
+        scene.rogue.connect()?;
+        scene.hub.await_sessions(&[&scene.sites[0]])?;
+        scene.hub.stop()?;
+        // What a hub has left behind whose clock was an hour ahead of the one that starts now.
+        let path = lab.directory().join("state/lab/peers");
+        let saved = std::fs::read_to_string(&path)?;
+        let (head, rest) = saved.split_once('\n').context("a line")?;
+        let mut head: serde_json::Value = serde_json::from_str(head)?;
+        let sent = Tai64n::at((SystemTime::now() + Duration::from_secs(3600)).into());
+        head["stamped"] = sent.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        std::fs::write(&path, format!("{head}\n{rest}"))?;
+        scene.hub.start()?;
+        ensure!(scene.rogue.would_take(sent)?, "a site that has heard the former hub does not hear this one");
         Ok(())
     })
 }

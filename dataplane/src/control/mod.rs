@@ -464,6 +464,9 @@ impl Control {
         for site in &self.sites {
             site.remember(&self.desired, &mut self.state);
         }
+        if let Some(stamp) = self.sites.iter().filter_map(|site| site.peer.last_stamp()).max() {
+            self.state.note_stamp(stamp.0);
+        }
         let saved = self.saving.take_if(|saving| saving.is_finished()).map(JoinHandle::join);
         if let Some(Ok(Err(error))) = saved {
             self.state.unsaved();
@@ -474,13 +477,25 @@ impl Control {
             && let Some(snapshot) = self.state.snapshot()
         {
             let thread = std::thread::Builder::new().name("ekiden-state".into());
-            self.saving = thread.spawn(move || snapshot.write()).ok();
+            match thread.spawn(move || snapshot.write()) {
+                Ok(saving) => self.saving = Some(saving),
+                Err(error) => {
+                    self.state.unsaved();
+                    tracing::error!("could not save what is known of the sites: {error}");
+                }
+            }
         }
     }
 
     fn end(&mut self) {
         self.notify.stopping();
         self.copy_xdp();
+        // What is being written may be older than what is known now: that is written after it.
+        if let Some(saving) = self.saving.take()
+            && !matches!(saving.join(), Ok(Ok(())))
+        {
+            self.state.unsaved();
+        }
         self.save();
         if let Some(Err(error)) = self.saving.take().and_then(|saving| saving.join().ok()) {
             tracing::error!("{error}");

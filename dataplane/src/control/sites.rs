@@ -1,6 +1,6 @@
 //! A site as control knows it: its peer, where it is, and the way there; and what its state machine wants done.
 
-use super::{Control, unix_now};
+use super::{Control, SAVE, unix_now};
 use crate::clock;
 use crate::config::Desired;
 use crate::mailbox::Order;
@@ -51,6 +51,9 @@ impl Site {
     /// All sites of the configuration, each with what is remembered of it.
     pub(super) fn all(desired: &Desired, state: &State) -> Vec<Self> {
         let mut all = Vec::new();
+        // A site listens to no initiation older than one that it has heard, and the clock may have been set back since. What was
+        // sent after the last save is not known, but when that was.
+        let stamped = state.stamped().map(|stamp| crypto::Tai64n(stamp).later(SAVE.as_secs()));
         for (t, tenant) in desired.tenants.iter().enumerate() {
             for (position, site) in tenant.sites.iter().enumerate() {
                 let known = state.known(tenant.id, &site.name, &site.public_key.0);
@@ -58,7 +61,10 @@ impl Site {
                 let owner = all.len() as u32;
                 let keepalive = site.keepalive_s.map(|s| Duration::from_secs(s.get().into()));
                 let psk = site.preshared_key.as_ref().map(|key| *key.bytes());
-                let peer = Peer::new(owner, site.public_key, psk, keepalive, last_timestamp);
+                let mut peer = Peer::new(owner, site.public_key, psk, keepalive, last_timestamp);
+                if let Some(stamp) = stamped {
+                    peer.stamp_after(stamp);
+                }
                 let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
                 let configured = site.endpoint.map(|remote| Endpoint { remote, local: None });
                 all.push(Self {
