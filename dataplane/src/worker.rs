@@ -255,19 +255,20 @@ impl Journey {
         } else {
             row.data_received_at.set(now.0);
         }
+        let site = self.sites.at_mut(packet.from);
+        let ends = packet.moved.map(|mover| self.movers[mover as usize]);
+        if let Some((remote, local)) = ends
+            && site.moved != ends
+        {
+            let event = Event::Moved { site: packet.from, index: packet.index, counter: packet.counter, remote, local };
+            site.moved = self.mail.tell(event).then_some((remote, local));
+        } else if ends.is_none() {
+            site.moved = None;
+        }
+        // After the move: what waited for the session goes to where the site is now.
         let confirmed = self.sessions.confirmed(packet.index);
         if !*confirmed {
             *confirmed = self.mail.tell(Event::Confirmed { site: packet.from, index: packet.index });
-        }
-        let site = self.sites.at_mut(packet.from);
-        let Some(mover) = packet.moved else {
-            site.moved = None;
-            return;
-        };
-        let (remote, local) = self.movers[mover as usize];
-        if site.moved != Some((remote, local)) {
-            let event = Event::Moved { site: packet.from, index: packet.index, counter: packet.counter, remote, local };
-            site.moved = self.mail.tell(event).then_some((remote, local));
         }
     }
 

@@ -257,6 +257,45 @@ fn a_response_that_nobody_asked_for_is_none() -> Result<()> {
 }
 
 #[test]
+fn a_killed_hub_takes_no_copied_initiation_for_a_move() -> Result<()> {
+    lab::test(|lab| {
+        let mut scene = Scene::new(lab)?;
+        let at = |n: u64| SystemTime::now() + Duration::from_secs(n);
+        scene.rogue.connect()?;
+        scene.hub.await_sessions(&[&scene.sites[0]])?;
+        scene.hub.restart()?; // so that its endpoint and time stamp are saved
+        let copied = scene.rogue.initiation(at(10))?;
+        scene.rogue.send(&copied)?;
+        scene.rogue.finish()?;
+        scene.hub.kill()?; // so that the newer one is not
+        scene.hub.start()?;
+        let own = scene.sites[0].endpoint();
+        ensure!(scene.endpoint()? == own.to_string(), "{}", scene.endpoint()?);
+
+        // Whether it is refused, or answered because nothing is known of it: it moves nobody.
+        scene.answers()?;
+        scene.attacker.wire.send(&scene.attacker.frame(scene.elsewhere, &copied)?)?;
+        until_true("the copy is dealt with", || {
+            Ok(scene.answers()? > 0 || scene.hub.status()?.drops().contains_key("handshake_replayed"))
+        })?;
+        ensure!(scene.endpoint()? == own.to_string(), "a copied initiation moved the site to {}", scene.endpoint()?);
+
+        // The site itself moves by its handshake and the data that follows; from then on by its handshake alone.
+        let moved = scene.rogue.move_to(&scene.sites[0], 40404)?;
+        let newer = scene.rogue.initiation(at(20))?;
+        scene.rogue.send(&newer)?;
+        scene.rogue.finish()?;
+        until_true("the site moves", || Ok(scene.endpoint()? == moved.to_string()))?;
+        scene.refused(&[copied], "handshake_replayed")?;
+        let newest = scene.rogue.initiation(at(30))?;
+        scene.attacker.wire.send(&scene.attacker.frame(scene.elsewhere, &newest)?)?;
+        until_true("the site moves again", || Ok(scene.endpoint()? == ELSEWHERE))?;
+        scene.hub.balance()?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_site_still_listens_to_a_hub_whose_clock_was_set_back() -> Result<()> {
     lab::test(|lab| {
         let mut scene = Scene::new(lab)?;

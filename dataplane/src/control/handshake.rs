@@ -81,6 +81,12 @@ impl Control {
                 let slot = *self.by_key.get(opened.remote()).ok_or(DropReason::HandshakePeerUnknown)?;
                 let (result, actions) =
                     self.ask(slot, |peer, identity, cx, out| peer.on_initiation(identity, opened, cx, out));
+                let site = &self.sites[slot.index()];
+                let elsewhere = site.endpoint.is_some_and(|known| known.remote != endpoint.remote);
+                if result.is_ok() && elsewhere && !site.proven {
+                    self.answer_there(parcel, outer, slot, actions);
+                    return Ok(());
+                }
                 self.heard_handshake(slot, endpoint, result, actions)
             }
             Kind::Response => {
@@ -119,8 +125,19 @@ impl Control {
         result.map_err(refused)
     }
 
-    /// Sends a cookie back the way the message came: who sent it is not known, and is not worth a look at the routes.
-    fn mirror(&mut self, port: PortIndex, frame: &[u8], outer: &Outer, cookie: &Outgoing) {
+    /// An initiation that is authentic, from elsewhere than its site was, and may be a copy of one that the hub took before it
+    /// was killed: it is answered where it came from, and the site moves once data comes from there, which nobody can copy.
+    fn answer_there(&mut self, parcel: &Parcel, outer: &Outer, slot: SiteSlot, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(response) => self.mirror(parcel.port, parcel.frame(), outer, &response),
+                other => self.carry_out(slot, vec![other]),
+            }
+        }
+    }
+
+    /// Sends a message back the way one came: who sent it is not known for sure, and is not worth a look at the routes.
+    fn mirror(&mut self, port: PortIndex, frame: &[u8], outer: &Outer, message: &Outgoing) {
         let Ok(ethernet) = wire::ethernet::View::parse(frame) else { return };
         let template = Template::new(&wire::Path {
             source_mac: ethernet.destination(),
@@ -131,7 +148,7 @@ impl Control {
         });
         let Ok(template) = template else { return };
         let mut reply = vec![0; template.header_len()];
-        reply.extend_from_slice(cookie);
+        reply.extend_from_slice(message);
         if template.write(&mut reply, HANDSHAKE_TOS, 0).is_ok() {
             self.emit(outer.source.port() as usize, port, reply);
         }

@@ -317,6 +317,7 @@ impl Control {
             Event::Wanted(site) => self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out)),
             Event::Confirmed { site, index } => {
                 self.with_peer(site, |peer, _, cx, out| peer.on_confirmed(index, cx, out));
+                self.sites[site.index()].proven = true;
                 self.know(site);
             }
             Event::Moved { site, index, counter, remote, local } => {

@@ -36,6 +36,9 @@ pub(super) struct Site {
     pub(super) endpoint: Option<Endpoint>,
     /// The message that last moved the endpoint: only a later one may move it again.
     moved_by: Option<(u32, u64)>,
+    /// A session that the site began in this life of the hub has carried data: each initiation that is newer now is newer than
+    /// all before. Until then, one from the last moments of a hub that was killed could pass for new.
+    pub(super) proven: bool,
     /// The way as the workers have it.
     pub(super) way: Way,
     /// The latest handshake message, if there is no way for it yet.
@@ -73,6 +76,7 @@ impl Site {
                     position,
                     endpoint: seen.or(configured),
                     moved_by: None,
+                    proven: false,
                     way: Way { ends: None, out: Err(DropReason::SiteNoEndpoint) },
                     waiting: None,
                     sending: None,
