@@ -50,7 +50,8 @@ fn exporter(lab: &Lab, namespace: &Namespace, words: &[&str]) -> Result<Process>
         fs::copy(binary()?, &program)?;
     }
     let (program, run) = (program.display().to_string(), directory.join("run").display().to_string());
-    let mut all = vec!["setpriv", "--reuid=65534", "--regid=65534", "--groups=0", "--inh-caps=-all"];
+    let mut all =
+        vec!["setpriv", "--pdeathsig", "KILL", "--reuid=65534", "--regid=65534", "--groups=0", "--inh-caps=-all"];
     all.extend(["--bounding-set=-all", "--no-new-privs", "--", &program, "exporter", "--run-dir", &run]);
     all.extend(words);
     let process = Process::start(directory, namespace, "exporter", &all, &[])?;
@@ -142,7 +143,9 @@ fn dashboard(value: &Value, found: &mut BTreeSet<String>) {
         Value::Object(fields) => {
             for (name, field) in fields {
                 match (name.as_str(), field.as_str()) {
-                    ("expr", Some(text)) => drop(found.insert(text.to_owned())),
+                    ("expr", Some(text)) => {
+                        found.insert(text.to_owned());
+                    }
                     ("definition", Some(text)) => {
                         let inner = text.strip_prefix("label_values(").and_then(|rest| rest.split_once(','));
                         found.insert(inner.map_or(text, |(metric, _)| metric).to_owned());
@@ -262,14 +265,17 @@ fn what_prometheus_counts_is_what_status_says_and_what_arrived() -> Result<()> {
         };
         hub.balance()?;
         let before = scrape(&world.hub)?;
+        for tap in &taps {
+            tap.drain()?;
+        }
         must_ping_both_ways(&sites[0], &sites[1])?;
         ping(sites[0].namespace(), "10.9.99.1".parse()?, &["-c", "7", "-i", "0.05", "-W", "1"])?;
-        let status = hub.balance()?;
+        hub.balance()?;
 
         // Some figures are written once a second: they agree once all are.
         let mut differ = Vec::new();
         let agree = until("the scrape says what status says", || {
-            let now = scrape(&world.hub)?;
+            let (status, now) = (hub.status()?, scrape(&world.hub)?);
             differ.clear();
             let mut compare = |name: String, told: Option<u64>| -> Result<()> {
                 let told = told.with_context(|| name.clone())? as f64;

@@ -476,6 +476,8 @@ proptest! {
         let new = hub.path.with_extension("damaged");
         fs::write(&new, &bytes).unwrap();
         fs::rename(&new, &hub.path).unwrap();
-        scrape(&mut hub.exporter());
+        let mut exporter = hub.exporter();
+        exporter.scrape(Format::OpenMetrics).unwrap();
+        exporter.scrape(Format::Classic).unwrap();
     }
 }
