@@ -110,20 +110,21 @@ impl Publisher {
 }
 
 impl Ledger {
-    /// Appends a record if anything moved since the last one, and it is time for one.
-    fn note(&mut self, map: &Map, ring: &Section, slot: usize, generation: u64, boot: u64, now: Now, counts: [u64; 4]) {
+    /// Appends a record of what was found if anything moved since the last one, and it is time for one.
+    fn note(&mut self, map: &Map, ring: &Section, slot: usize, found: Last, boot: u64, wall_ns: u64) {
         let last = &mut self.last[slot];
+        let Last { generation, ns, counts } = found;
         if last.generation != generation {
             *last = Last { generation, ..Last::default() };
         }
-        if counts == last.counts || now.ns + SLACK_NS < last.ns + ring.period_ns {
+        if counts == last.counts || ns + SLACK_NS < last.ns + ring.period_ns {
             return;
         }
-        *last = Last { generation, ns: now.ns, counts };
+        *last = found;
         let (Some(head), Some(places)) = ring_at(map, ring, slot) else { return };
         let number = head.next.read();
         let [a, b, c, d] = counts;
-        places[(number % places.len() as u64) as usize].write(number, [boot, now.ns, now.wall_ns, a, b, c, d]);
+        places[(number % places.len() as u64) as usize].write(number, [boot, ns, wall_ns, a, b, c, d]);
         head.next.set(number + 1);
     }
 }
@@ -152,7 +153,8 @@ impl Segment {
                     let row = row(w)?;
                     Some(if tx { [&row.tx_packets, &row.tx_bytes] } else { [&row.rx_packets, &row.rx_bytes] })
                 });
-                tenants.note(map, layout.section(tenants.kind), slot, generation, *boot, now, counts);
+                let found = Last { generation, ns: now.ns, counts };
+                tenants.note(map, layout.section(tenants.kind), slot, found, *boot, now.wall_ns);
             }
         }
         for slot in range(layout.section(Kind::Sites).rows) {
@@ -163,8 +165,9 @@ impl Segment {
                     let row = row(w)?;
                     Some(if tx { [&row.tx_packets, &row.tx_bytes] } else { [&row.rx_packets, &row.rx_bytes] })
                 });
+                let found = Last { generation, ns: now.ns, counts };
                 for ledger in [&mut *sites, &mut *sites_long] {
-                    ledger.note(map, layout.section(ledger.kind), slot, generation, *boot, now, counts);
+                    ledger.note(map, layout.section(ledger.kind), slot, found, *boot, now.wall_ns);
                 }
             }
         }
@@ -172,7 +175,8 @@ impl Segment {
         if part == 0 && now.ns + SLACK_NS >= *drops_looked_at + ring.period_ns {
             *drops_looked_at = now.ns;
             for (number, (packets, bytes)) in all_drops(map, layout).into_iter().enumerate() {
-                drops.note(map, ring, number, 1, *boot, now, [packets, bytes, 0, 0]);
+                let found = Last { generation: 1, ns: now.ns, counts: [packets, bytes, 0, 0] };
+                drops.note(map, ring, number, found, *boot, now.wall_ns);
             }
         }
     }

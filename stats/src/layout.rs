@@ -433,7 +433,7 @@ const _: () = assert!(size_of::<Header>() == 512 && 512 + 56 * size_of::<Section
 const _: () = {
     let mut at = 0;
     while at < KINDS.len() {
-        assert!(KINDS[at].0 as usize == at && KINDS[at].2 % 64 == 0);
+        assert!(KINDS[at].0 as usize == at && KINDS[at].2.is_multiple_of(64));
         at += 1;
     }
 };

@@ -292,5 +292,5 @@ pub fn clock_synchronised() -> Option<bool> {
     let mut now: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: `now` is writable for the time of the call.
     let state = unsafe { libc::adjtimex(&mut now) };
-    (state >= 0).then(|| state != libc::TIME_ERROR && now.status & libc::STA_UNSYNC == 0)
+    (state >= 0).then_some(state != libc::TIME_ERROR && now.status & libc::STA_UNSYNC == 0)
 }

@@ -73,7 +73,7 @@ pub fn fragments(frame: &[u8], id: u16, pieces: &[Range<usize>]) -> Result<Vec<V
     const START: usize = 14 + 20;
     let length = frame.len() - START;
     let piece = |range: &Range<usize>| {
-        anyhow::ensure!(range.start % 8 == 0 && range.start < range.end, "{range:?} can't be a fragment");
+        anyhow::ensure!(range.start.is_multiple_of(8) && range.start < range.end, "{range:?} can't be a fragment");
         // What lies beyond the end is made up.
         let at = |n: usize| frame.get(START + n).copied().unwrap_or(0xee);
         let mut header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..])?.to_header();

@@ -158,7 +158,7 @@ fn open_socket() -> Result<OwnedFd> {
 }
 
 fn fill(dice: &mut Dice, bytes: &mut [u8]) {
-    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&dice.next().to_le_bytes()[..chunk.len()]));
+    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&dice.number().to_le_bytes()[..chunk.len()]));
 }
 
 fn live(socket: &OwnedFd, members: &Mutex<Members>, ended: &AtomicBool, dice: &mut Dice) -> Result<()> {
@@ -288,8 +288,8 @@ impl Member {
         let mut actions = Vec::new();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix = SystemTimeParts { secs: unix.as_secs(), nanos: unix.subsec_nanos() };
-        let mut index_dice = Dice::seeded(world.dice.next());
-        let mut indices = || Some(index_dice.next() as u32);
+        let mut index_dice = Dice::seeded(world.dice.number());
+        let mut indices = || Some(index_dice.number() as u32);
         let mut random = |bytes: &mut [u8]| fill(world.dice, bytes);
         let mut cx = Context { now: world.now, unix, random: &mut random, indices: &mut indices };
         act(&mut self.peer, &self.identity, &mut cx, &mut actions);

@@ -21,8 +21,8 @@ impl Dice {
         Self(seed | 1)
     }
 
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -31,7 +31,7 @@ impl Dice {
 
     /// A number within a range.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start).max(1)
+        range.start + self.number() % (range.end - range.start).max(1)
     }
 
     /// Yes, in so many of a thousand cases.

@@ -216,7 +216,7 @@ fn a_response_that_nobody_asked_for_is_none() -> Result<()> {
         let mut world = World::new(lab)?;
         // The hub calls it from its start on, and nobody answers.
         let called = Plan { first: First::Hub, keepalive: 0, ..Plan::new(1001, "called", 1) };
-        let mut sites = vec![Site::new(lab, &mut world, called)?, Site::new(lab, &mut world, Plan::new(1001, "b", 2))?];
+        let mut sites = [Site::new(lab, &mut world, called)?, Site::new(lab, &mut world, Plan::new(1001, "b", 2))?];
         let mut hub = Hub::new(lab, &world, &Settings::default(), &sites.iter().collect::<Vec<_>>())?;
         let attacker = Attacker::new(&world)?;
         let rogue = Rogue::new(&sites[1])?;

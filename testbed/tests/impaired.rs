@@ -1,6 +1,7 @@
 //! Paths that lose, double, delay and reorder; and paths that are too narrow for what travels on them.
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -165,7 +166,7 @@ fn fragments_made_by_hand_are_counted_and_cost_bounded_memory() -> Result<()> {
 
         let before = hub.status()?;
         for _ in 0..10 {
-            attacker.repeat(&cut(&whole, &[0..800])?[0], 3)?;
+            attacker.repeat(&cut(&whole, from_ref(&(0..800)))?[0], 3)?;
         }
         exactly(&before, "first halves, three times each", &[("fragment_overlap", 20), ("fragment_timeout", 10)])?;
 
@@ -182,7 +183,7 @@ fn fragments_made_by_hand_are_counted_and_cost_bounded_memory() -> Result<()> {
         for n in 0..count {
             let source = std::net::SocketAddr::new(std::net::Ipv4Addr::from(0xc633_6400 + n / 100).into(), 4444);
             let frame = attacker.frame(source, &payload)?;
-            attacker.repeat(&cut(&frame, &[0..1400])?[0], 1)?;
+            attacker.repeat(&cut(&frame, from_ref(&(0..1400)))?[0], 1)?;
         }
         // A site's own fragments still get through, at least once the flood is over.
         until_true("a site in fragments", || {

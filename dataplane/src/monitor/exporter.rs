@@ -9,9 +9,7 @@ mod process;
 mod tests;
 mod text;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,17 +21,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use stats::{Now, ReadError, Reader, Snapshot};
+use stats::{Now, Reader, Snapshot};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::api::DEFAULT_RUN_ROOT;
+use super::place::SegmentArgs;
 use page::{Page, Times};
 use text::Format;
 
-/// The segment's name in a hub's directory.
-const SEGMENT: &str = "stats";
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last; Prometheus opens another when it finds one closed.
@@ -56,12 +52,8 @@ pub struct ExporterArgs {
     /// Answer through this interface or VRF alone
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// The hub, by its name in the configuration; not needed where there is one
-    #[arg(long, value_name = "NAME", conflicts_with = "stats")]
-    pub hub: Option<String>,
-    /// The segment itself, in place of a hub's name
-    #[arg(long, value_name = "PATH")]
-    pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    segment: SegmentArgs,
     /// No series of sites, only of tenants: for hubs with very many
     #[arg(long)]
     pub no_sites: bool,
@@ -71,9 +63,6 @@ pub struct ExporterArgs {
     /// What to log; EKIDEN_LOG does the same
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// Where the directories of running hubs are
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_ROOT, hide = true)]
-    pub run_dir: PathBuf,
 }
 
 /// `ekiden exporter`: answers until it is ended by a signal.
@@ -149,30 +138,14 @@ async fn connection(stream: TcpStream, router: Router) {
         .max_buf_size(HEAD_BYTES)
         .max_headers(64)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match timeout(CONNECTION_TIMEOUT, http).await {
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended badly"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, http).await {
+        tracing::debug!(%error, "a connection ended badly");
     }
-}
-
-/// Why there is no snapshot.
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("no hub has statistics under {}", .0.display())]
-    NoHub(PathBuf),
-    #[error("several hubs have statistics here: {}; choose one with --hub NAME", .0.join(", "))]
-    Several(Vec<String>),
-    #[error("could not look into {}: {}", .0.display(), .1)]
-    Directory(PathBuf, io::Error),
 }
 
 /// The segment, and how it is shown.
 struct Exporter {
-    hub: Option<String>,
-    stats: Option<PathBuf>,
-    run_dir: PathBuf,
+    segment: SegmentArgs,
     sites: bool,
     max_series: usize,
     reader: Option<Reader>,
@@ -186,9 +159,7 @@ struct Exporter {
 impl Exporter {
     fn new(args: &ExporterArgs) -> Self {
         Self {
-            hub: args.hub.clone(),
-            stats: args.stats.clone(),
-            run_dir: args.run_dir.clone(),
+            segment: args.segment.clone(),
             sites: !args.no_sites,
             max_series: args.max_series,
             reader: None,
@@ -208,7 +179,7 @@ impl Exporter {
             }
             Err(error) => {
                 // Once, not at each scrape; and again if something else is wrong.
-                let complaint = error.to_string();
+                let complaint = format!("{error:#}");
                 if self.complaint.as_ref() != Some(&complaint) {
                     tracing::warn!("{complaint}");
                     self.complaint = Some(complaint);
@@ -227,50 +198,14 @@ impl Exporter {
         format.write(page)
     }
 
-    fn snapshot(&mut self) -> Result<Snapshot, Unread> {
+    fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => Reader::open(&self.find()?)?,
+            None => Reader::open(&self.segment.find()?)?,
         };
         let snapshot = reader.snapshot()?;
         // A reader that failed is not kept: the next scrape begins with whatever file has the name then.
         self.reader = Some(reader);
         Ok(snapshot)
     }
-
-    /// The segment that was asked for, or the only one that there is.
-    fn find(&self) -> Result<PathBuf, Unread> {
-        if let Some(path) = &self.stats {
-            return Ok(path.clone());
-        }
-        if let Some(hub) = &self.hub {
-            return Ok(self.run_dir.join(hub).join(SEGMENT));
-        }
-        let mut hubs = hubs(&self.run_dir)?;
-        match (hubs.pop(), hubs.is_empty()) {
-            (Some(hub), true) => Ok(self.run_dir.join(hub).join(SEGMENT)),
-            (None, _) => Err(Unread::NoHub(self.run_dir.clone())),
-            (Some(last), false) => {
-                hubs.push(last);
-                hubs.sort();
-                Err(Unread::Several(hubs))
-            }
-        }
-    }
-}
-
-/// The hubs that have a segment. One whose directory this user can't look into has one, for all that is known: opening
-/// it will say what is wrong.
-fn hubs(root: &Path) -> Result<Vec<String>, Unread> {
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unread::NoHub(root.into())),
-        Err(error) => return Err(Unread::Directory(root.into(), error)),
-    };
-    let has_segment = |path: &Path| match path.join(SEGMENT).try_exists() {
-        Ok(exists) => exists,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
-    };
-    let found = entries.flatten().filter(|entry| has_segment(&entry.path()));
-    Ok(found.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

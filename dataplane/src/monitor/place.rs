@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Which segment is meant.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct SegmentArgs {
     /// The hub, by its name in the configuration; not needed where there is only one
     #[arg(long, value_name = "NAME")]
@@ -48,8 +48,13 @@ fn hubs(root: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).context(root.display().to_string()),
     };
+    // A directory that this user can't look into has one, for all that is known: opening it will say what is wrong.
+    let has_segment = |name: &String| match root.join(name).join(STATS).try_exists() {
+        Ok(exists) => exists,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut hubs: Vec<_> = names.filter(|name| is_name(name) && root.join(name).join(STATS).exists()).collect();
+    let mut hubs: Vec<_> = names.filter(|name| is_name(name) && has_segment(name)).collect();
     hubs.sort();
     Ok(hubs)
 }

@@ -169,7 +169,7 @@ impl Path {
         let (to, original) = &self.said[which];
         let mut message = original.clone();
         if let Some((change, with_mac)) = change {
-            alter(&mut message, change, &[original.clone()]);
+            alter(&mut message, change, std::slice::from_ref(original));
             if with_mac {
                 message = stamped(message, &self.nodes[*to].identity.public().clone());
             }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use stats::{ControlRows, Rows, Segment, Shape, Spec};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
 
 struct Hub {
@@ -67,12 +68,10 @@ impl Hub {
         Exporter::new(&ExporterArgs {
             listen: ([127, 0, 0, 1], 0).into(),
             interface: None,
-            hub: None,
-            stats: None,
+            segment: SegmentArgs { hub: None, stats: None, run_dir },
             no_sites: false,
             max_series: 1000,
             log: None,
-            run_dir,
         })
     }
 }
@@ -415,10 +414,10 @@ fn among_several_hubs_one_must_be_named() {
         "{:?}",
         exporter.complaint
     );
-    exporter.hub = Some("tokyo-1".into());
+    exporter.segment.hub = Some("tokyo-1".into());
     assert_eq!(scrape(&mut exporter)["ekiden_up"], 1.0);
     let mut exporter = hub.exporter();
-    exporter.stats = Some(hub.path.clone());
+    exporter.segment.stats = Some(hub.path.clone());
     assert_eq!(scrape(&mut exporter)["ekiden_up"], 1.0);
 }
 
