@@ -134,6 +134,9 @@ pub struct Underlay {
     dump: Option<Dump>,
     /// Lines of the dumps so far.
     lines: Vec<Fact>,
+    /// Events heard since the first of the dumps was asked for. What a dump says may be older than they are, and so they are
+    /// applied once more on top of it.
+    heard: Vec<Fact>,
     batch: Vec<Request>,
     /// When the kernel last answered, or was last asked.
     progress: Instant,
@@ -155,6 +158,7 @@ impl Underlay {
             requests: Requests::open(listen_port)?,
             dump: Some(Dump::Links),
             lines: Vec::new(),
+            heard: Vec::new(),
             batch: Vec::with_capacity(BATCH),
             progress: now,
             not_before: now,
@@ -217,7 +221,15 @@ impl Underlay {
     /// One round, without waiting: 1. hear, 2. take answers, 3. see to what is due, 4. ask. True: more has been heard than fits
     /// a round.
     fn turn(&mut self, now: Instant) -> bool {
-        let more = self.events.read(|fact| self.table.apply(fact, now)).unwrap_or_else(|e| {
+        let Self { table, events, dump, heard, .. } = self;
+        let apply = |fact: Fact| {
+            // After a dump, all routes are asked for anyway.
+            if dump.is_some() && !matches!(fact, Fact::Routes { .. } | Fact::Policy) {
+                heard.push(fact.clone());
+            }
+            table.apply(fact, now);
+        };
+        let more = events.read(apply).unwrap_or_else(|e| {
             if netlink::is_overrun(&e) {
                 warn!("the kernel had more network changes to tell than fit the socket; reading everything again");
             } else {
@@ -239,7 +251,7 @@ impl Underlay {
         if self.requests.idle() {
             return;
         }
-        let Self { table, requests, dump, lines, .. } = self;
+        let Self { table, requests, dump, lines, heard: since, .. } = self;
         let (heard, paused) = (Cell::new(false), Cell::new(false));
         let mut take = |request: Request, answer: Answer| {
             heard.set(true);
@@ -252,6 +264,7 @@ impl Underlay {
                         Dump::Neighbours => {
                             *dump = None;
                             table.replace(std::mem::take(lines), now);
+                            std::mem::take(since).into_iter().for_each(|fact| table.apply(fact, now));
                         }
                     },
                     Answer::Torn => table.resync = true,
@@ -293,6 +306,7 @@ impl Underlay {
                 self.resyncs += 1;
             }
             self.lines.clear();
+            self.heard.clear();
             self.dump = Some(Dump::Links);
         }
         self.batch.clear();

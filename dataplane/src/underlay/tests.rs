@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wire::PortIndex;
 
 use self::lab::*;
-use super::{Change, Reach, Underlay};
+use super::{Change, Dump, Reach, Underlay};
 
 fn local(port: u16, added: &[&str], removed: &[&str]) -> Change {
     let list = |list: &[&str]| list.iter().map(|a| ip(a)).collect();
@@ -433,5 +433,31 @@ fn ten_thousand_remotes() {
         let moved = via_with(1, |hop| hop.destination_mac = mac(1, 0x99));
         let n = all(&mut underlay, moved, "MAC address of the gateway changed").await;
         assert!(n < u64::from(REMOTES) / 10, "{n}");
+    });
+}
+
+/// The kernel answers with what was, and meanwhile it changes: the dump must not undo what an event has told since.
+#[test]
+fn what_happens_during_a_dump_is_not_undone_by_it() {
+    lab(async |lab: Lab| {
+        lab.link(0);
+        let mut underlay = underlay(1);
+        until(&mut underlay, |change| is_link(change, 0, true)).await;
+        for up in [false, true] {
+            // The links have been told, the rest has not.
+            underlay.table.resync = true;
+            let begun = Instant::now();
+            while underlay.dump != Some(Dump::Addresses) {
+                underlay.turn(Instant::now());
+                assert!(begun.elapsed() < Duration::from_secs(10), "no dump");
+                tokio::task::yield_now().await;
+            }
+            lab.hub(if up { "ip link set d0 up" } else { "ip link set d0 down" });
+            until(&mut underlay, |change| is_link(change, 0, up)).await;
+            while underlay.dump.is_some() || underlay.table.resync {
+                let more = during(&mut underlay, Duration::from_millis(20)).await;
+                assert!(!more.iter().any(|change| is_link(change, 0, !up)), "{more:?}");
+            }
+        }
     });
 }
