@@ -1,84 +1,369 @@
-//! The journey under any input: no panic, no chunk lost, and the books balance after every batch.
+//! The journey, reassembly and the API under any input: no panic, no chunk lost, and the books balance after every batch.
 //!
-//! A minute in all unless `EKIDEN_FUZZ_SECONDS` says how long each target runs. With `cargo bolero` the same targets are
-//! driven by coverage.
+//! Each target first makes something good, or takes it from its corpus, and then changes it, so that it gets as far as
+//! what is good does; it shows at the end that it did. `EKIDEN_FUZZ_SECONDS` says how long each runs. Others are beside
+//! what they try: `underlay/tests/fuzz.rs`, `config/tests/fuzz.rs`, and in `crypto` `peer/tests/fuzz.rs`.
 
-use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
+mod mutate;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-fn seconds() -> Duration {
-    let asked = std::env::var("EKIDEN_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(asked.unwrap_or(20))
-}
+use bolero::generator::produce;
+use ekiden_dataplane::api::{API_SOCKET, Api, CONTROL_SOCKET, HandshakeRefused, QUEUE, Request, RunDir};
+use ekiden_dataplane::reassembly::{Outcome, Reassembly};
+use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
+use ekiden_dataplane::status::Status;
+use mutate::{Change, Recipe, alter, corpus, mutate, seconds};
+use wire::{DropReason, SiteSlot};
 
-fn hub() -> Rehearsal {
-    let sites = || vec![vec!["10.9.1.0/24", "fd00:9:1::/64"], vec!["10.9.2.0/24", "fd00:9:2::/64"]];
-    Rehearsal::new(&[sites(), sites()], 2048)
-}
+/// How often each place was reached, by its name.
+type Reached = BTreeMap<String, u64>;
 
-/// Lets the frames pass, and asserts: received + generated = sent + dropped + to control + keepalives + on the shelf.
-fn pass(hub: &mut Rehearsal, frames: &[Vec<u8>], received: &mut u64, sent: &mut u64) {
-    *received += frames.len() as u64;
-    let out = hub.pass(frames);
-    *sent += out.len() as u64;
-    assert!(out.iter().all(|frame| hub.open(frame).is_some()), "a frame left that its site can't open");
-    while let Some(parcel) = hub.control.parcel() {
-        hub.control.recycle(parcel);
+fn must_have_reached(reached: &Reached, places: &[&str]) {
+    eprintln!("{reached:?}");
+    for place in places {
+        assert!(reached.contains_key(*place), "{place} was never reached: {reached:?}");
     }
-    let _ = hub.events();
-    let turns = &hub.journey.rows.turns;
-    let dropped: u64 = hub.drops().iter().map(|(_, n)| n).sum();
-    let ended = *sent + dropped + turns.to_control.read() + turns.keepalives.read() + hub.journey.shelf.len() as u64;
-    assert_eq!(*received + turns.generated.read(), ended, "the books");
-    let (found, all) = hub.census();
-    assert_eq!(found, all, "a chunk is lost");
 }
 
-#[test]
-fn any_frame_from_the_wire() {
-    let mut hub = AssertUnwindSafe(hub());
-    let (mut received, mut sent) = (0, 0);
-    bolero::check!().with_test_time(seconds()).with_max_len(1792).for_each(move |input: &[u8]| {
-        // As it came, and as the payload of a frame that gets as far as the sessions.
-        let framed = hub.frame(0, &input[..input.len().min(1700)]);
-        pass(&mut hub, &[input.to_vec(), framed], &mut received, &mut sent);
-    });
+/// A hub in memory, and what came to it.
+struct Hub {
+    hub: Rehearsal,
+    received: u64,
+    sent: u64,
 }
 
-#[test]
-fn any_packet_inside_a_tunnel() {
-    let mut hub = AssertUnwindSafe(hub());
-    let (mut received, mut sent) = (0, 0);
-    bolero::check!().with_test_time(seconds()).with_max_len(1440).for_each(move |input: &[u8]| {
-        let sealed = hub.seal(input.first().map_or(0, |byte| *byte as usize % 4), input);
-        pass(&mut hub, &[sealed], &mut received, &mut sent);
-    });
-}
+impl Hub {
+    fn new() -> Self {
+        let sites = || vec![vec!["10.9.1.0/24", "fd00:9:1::/64"], vec!["10.9.2.0/24", "fd00:9:2::/64"]];
+        Self { hub: Rehearsal::new(&[sites(), sites()], 2048), received: 0, sent: 0 }
+    }
 
-#[test]
-fn any_change_to_a_good_packet_or_its_frame() {
-    let mut hub = AssertUnwindSafe(hub());
-    let (mut received, mut sent) = (0, 0);
-    let changes = bolero::generator::produce::<(bool, bool, u8, Vec<(u16, u8)>)>();
-    bolero::check!().with_test_time(seconds()).with_generator(changes).for_each(move |(v6, inside, hops, changes)| {
-        let mut packet = match v6 {
-            false => ipv4([10, 9, 1, 1], [10, 9, 2, 1], *hops, 300),
-            true => ipv6("fd00:9:1::1", "fd00:9:2::1", *hops, 300),
-        };
-        let change = |bytes: &mut Vec<u8>| {
-            for (at, value) in changes {
-                let at = *at as usize % bytes.len();
-                bytes[at] ^= value;
+    /// Lets the frames pass, and asserts: received + generated = sent + dropped + to control + keepalives + on the shelf.
+    fn pass(&mut self, frames: &[Vec<u8>]) {
+        let hub = &mut self.hub;
+        self.received += frames.len() as u64;
+        let out = hub.pass(frames);
+        self.sent += out.len() as u64;
+        assert!(out.iter().all(|frame| hub.open(frame).is_some()), "a frame left that its site can't open");
+        while let Some(parcel) = hub.control.parcel() {
+            hub.control.recycle(parcel);
+        }
+        let _ = hub.events();
+        let turns = &hub.journey.rows.turns;
+        let dropped: u64 = hub.drops().iter().map(|(_, n)| n).sum();
+        let ended =
+            self.sent + dropped + turns.to_control.read() + turns.keepalives.read() + hub.journey.shelf.len() as u64;
+        assert_eq!(self.received + turns.generated.read(), ended, "the books");
+        let (found, all) = hub.census();
+        assert_eq!(found, all, "a chunk is lost");
+    }
+
+    fn reached(&self) -> Reached {
+        let turns = &self.hub.journey.rows.turns;
+        let mut reached: Reached =
+            self.hub.drops().iter().map(|(reason, packets)| (reason.name().to_owned(), *packets)).collect();
+        for (name, count) in [
+            ("sent", self.sent),
+            ("generated", turns.generated.read()),
+            ("to_control", turns.to_control.read()),
+            ("keepalives", turns.keepalives.read()),
+        ] {
+            if count > 0 {
+                reached.insert(name.to_owned(), count);
             }
-        };
-        if *inside {
-            change(&mut packet);
         }
-        let mut frame = hub.seal(0, &packet);
-        if !inside {
-            change(&mut frame);
+        reached
+    }
+}
+
+/// A frame to be: what it is, from which site, its hops, its length, and what is changed inside and outside.
+type Plan = (u8, u8, u8, u16, Vec<Change>, Vec<Change>);
+
+/// Few changes, so that something of it is left.
+fn few(changes: &[Change]) -> impl Iterator<Item = &Change> {
+    let most = changes.first().map_or(0, |(what, ..)| *what as usize % 4);
+    changes.iter().take(most)
+}
+
+fn frame(hub: &Rehearsal, handshakes: &[Vec<u8>], (kind, site, hops, len, inside, outside): &Plan) -> Vec<u8> {
+    let (site, len) = (*site as usize % 4, *len as usize);
+    let near = 1 + site as u8 % 2;
+    let other = 3 - near;
+    let mut frame = match kind % 12 {
+        // What strangers send.
+        0 => inside.iter().flat_map(|(a, b, c, d)| [*a, *b as u8, *c, *d as u8]).collect(),
+        1 => hub.frame(site, &inside.iter().map(|(what, ..)| *what).collect::<Vec<_>>()),
+        2 => hub.frame(site, &mutate(&(*hops as u16, Vec::new()), handshakes, 1700)),
+        // What sites send.
+        3 => hub.seal(site, &[]),
+        what => {
+            let hops = if what == 4 { hops % 3 } else { 2 + hops % 62 };
+            let len = if what == 5 { 1400 + len % 150 } else { 48 + len % 1300 };
+            let to = if what == 6 { 9 } else { other };
+            let from = if what == 7 { other } else { near };
+            let mut packet = match what % 2 {
+                0 => ipv4([10, 9, from, 1], [10, 9, to, 1], hops, len),
+                _ => ipv6(&format!("fd00:9:{from}::1"), &format!("fd00:9:{to}::1"), hops, len),
+            };
+            few(inside).for_each(|change| alter(&mut packet, *change, handshakes));
+            packet.truncate(1600);
+            hub.seal(site, &packet)
         }
-        pass(&mut hub, &[frame.clone(), frame], &mut received, &mut sent);
+    };
+    // Mostly the outer packet is left alone, or little would be opened.
+    if site == 0 {
+        few(outside).for_each(|change| alter(&mut frame, *change, handshakes));
+    }
+    frame.truncate(1792);
+    frame
+}
+
+#[test]
+fn any_frame_on_its_journey() {
+    let handshakes = corpus("../crypto/tests/corpus/handshake");
+    let mut hub = AssertUnwindSafe(Hub::new());
+    let borrowed = AssertUnwindSafe((&mut hub, handshakes));
+    let plans = produce::<(Vec<Plan>, u8)>();
+    bolero::check!().with_test_time(seconds()).with_generator(plans).for_each({
+        let mut world = borrowed;
+        move |(plans, whim)| {
+            let AssertUnwindSafe((hub, handshakes)) = &mut world;
+            let frames: Vec<_> = plans.iter().map(|plan| frame(&hub.hub, handshakes, plan)).collect();
+            // Some twice, which is what a path or an attacker does; and now and then a site has no session, or no way.
+            let twice: Vec<_> = frames.iter().filter(|_| whim % 4 == 0).cloned().collect();
+            let site = SiteSlot(u32::from(*whim) % 4);
+            let sending = hub.hub.journey.sites.at(site).sending.clone();
+            let way = hub.hub.journey.sites.at(site).way.clone();
+            match whim >> 4 {
+                0 => hub.hub.journey.sites.at_mut(site).sending = None,
+                1 => hub.hub.journey.sites.at_mut(site).way.out = Err(DropReason::PortDown),
+                _ => {}
+            }
+            hub.pass(&frames);
+            hub.pass(&twice);
+            hub.hub.journey.sites.at_mut(site).sending = sending;
+            hub.hub.journey.sites.at_mut(site).way = way;
+        }
     });
+    must_have_reached(
+        &hub.reached(),
+        &[
+            "outer_malformed",
+            "outer_not_wireguard",
+            "session_unknown",
+            "counter_replayed",
+            "auth_failed",
+            "inner_malformed",
+            "source_not_allowed",
+            "no_route",
+            "ttl_expired",
+            "too_large",
+            "icmp_rate",
+            "port_down",
+            "staged_overflow",
+            "sent",
+            "generated",
+            "to_control",
+            "keepalives",
+        ],
+    );
+}
+
+/// The fragments of an IPv4 frame, cut at these multiples of eight.
+fn fragments(whole: &[u8], id: u16, cuts: &[u8]) -> Vec<Vec<u8>> {
+    let (header, payload) = whole.split_at(34);
+    let mut edges: Vec<usize> = cuts.iter().map(|cut| *cut as usize * 8).filter(|at| *at < payload.len()).collect();
+    edges.extend([0, payload.len()]);
+    edges.sort_unstable();
+    edges.dedup();
+    let piece = |edge: &[usize]| {
+        let mut frame = header.to_vec();
+        frame.extend_from_slice(&payload[edge[0]..edge[1]]);
+        let more = u16::from(edge[1] != payload.len()) << 13;
+        frame[16..18].copy_from_slice(&(20 + (edge[1] - edge[0]) as u16).to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        frame[20..22].copy_from_slice(&(more | (edge[0] / 8) as u16).to_be_bytes());
+        frame[24..26].fill(0);
+        let sum = wire::checksum::Sum::ZERO.bytes(&frame[14..34]).finish();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    edges.windows(2).map(piece).collect()
+}
+
+/// A datagram in fragments: from which site, its identification, where it is cut, which arrive in which order, how much
+/// time passes, and what is changed in one of them.
+type Pieces = (u8, u8, Vec<u8>, Vec<u8>, u32, Option<(u8, Change)>);
+
+#[test]
+fn any_fragments_and_what_is_made_of_them() {
+    let mut reached = Reached::new();
+    let mut hub = Hub::new();
+    {
+        let world = AssertUnwindSafe((&mut hub, &mut reached, Reassembly::new(1792), (0u64, 0u64, 0u64), 1u64));
+        bolero::check!().with_test_time(seconds()).with_type::<Vec<Pieces>>().for_each({
+            let mut world = world;
+            move |datagrams| {
+                let AssertUnwindSafe((hub, reached, reassembly, books, now)) = &mut world;
+                let (pushed, ended, joined) = books;
+                let mut count = |place: &str| *reached.entry(place.to_owned()).or_default() += 1;
+                for (site, id, cuts, order, pause, change) in datagrams {
+                    let site = *site as usize % 4;
+                    let near = 1 + site as u8 % 2;
+                    let packet = ipv4([10, 9, near, 1], [10, 9, 3 - near, 1], 9, 60 + cuts.len() * 40 % 1300);
+                    let whole = hub.hub.seal(site, &packet);
+                    let mut pieces = fragments(&whole, u16::from(*id), cuts);
+                    if let Some((which, change)) = change {
+                        let which = *which as usize % pieces.len();
+                        let others = pieces.clone();
+                        alter(&mut pieces[which], *change, &others);
+                    }
+                    // Mostly in order; else as `order` says, which may leave some out and send others twice.
+                    let order: Vec<usize> = match pause % 3 {
+                        0 => order.iter().map(|at| *at as usize % pieces.len()).collect(),
+                        _ => (0..pieces.len()).collect(),
+                    };
+                    *now += u64::from(*pause) / if pause % 7 == 0 { 1 } else { 1000 };
+                    for at in order {
+                        *pushed += 1;
+                        match reassembly.push(&pieces[at], *now) {
+                            Outcome::Complete(frame) => {
+                                count("complete");
+                                assert!(frame.len() <= 1792);
+                                let before = hub.sent;
+                                hub.pass(&[frame]);
+                                if hub.sent > before {
+                                    count("relayed");
+                                }
+                            }
+                            Outcome::Stored => count("stored"),
+                            Outcome::Dropped(reason) => {
+                                *ended += 1;
+                                count(reason.name());
+                            }
+                        }
+                    }
+                    for (reason, fragments) in reassembly.expire(*now) {
+                        *ended += u64::from(fragments);
+                        count(reason.name());
+                    }
+                    *joined = reassembly.joined();
+                    assert_eq!(*pushed, *ended + *joined + reassembly.held() as u64, "the books");
+                    assert!(reassembly.held() <= 1024 * 16, "bounded");
+                }
+            }
+        });
+    }
+    reached.extend(hub.reached());
+    must_have_reached(
+        &reached,
+        &["complete", "relayed", "stored", "fragment_overlap", "fragment_timeout", "fragment_limit", "outer_malformed"],
+    );
+}
+
+/// The API as a hub has it, and a control that answers.
+struct Server {
+    root: tempfile::TempDir,
+    _dir: RunDir,
+    api: Option<Api>,
+    control: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let dir = RunDir::claim(root.path(), "lab").expect("its own");
+        let (requests, mut inbox) = tokio::sync::mpsc::channel(QUEUE);
+        let control = std::thread::spawn(move || {
+            while let Some(request) = inbox.blocking_recv() {
+                match request {
+                    Request::Status(reply) => drop(reply.send(Status::default())),
+                    Request::Health(reply) => drop(reply.send(())),
+                    Request::Handshake { site, reply, .. } => {
+                        let _ = reply.send(if site == "a" { Ok(()) } else { Err(HandshakeRefused::UnknownSite) });
+                    }
+                }
+            }
+        });
+        let api = Api::start(&dir, requests).expect("the API");
+        Self { root, _dir: dir, api: Some(api), control: Some(control) }
+    }
+
+    /// Bytes in, and what comes back until the hub closes. It must close: nothing more will come from here.
+    fn ask(&self, socket: &str, request: &[u8]) -> Vec<u8> {
+        let mut stream = UnixStream::connect(self.root.path().join("lab").join(socket)).expect("it listens");
+        // It may close before it has read all of what it refuses.
+        let _ = stream.write_all(request);
+        // A client that has said all says so, and is then forgotten: so an answer is waited for, if one is due.
+        let mut answer = Vec::new();
+        for patience in [Duration::from_millis(20), Duration::from_secs(60)] {
+            stream.set_read_timeout(Some(patience)).expect("a timeout");
+            match stream.read_to_end(&mut answer).map_err(|error| error.kind()) {
+                Ok(_) | Err(ErrorKind::ConnectionReset) => return answer,
+                Err(ErrorKind::WouldBlock) => drop(stream.shutdown(Shutdown::Write)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("no end")
+    }
+
+    /// Whether it still serves who asks properly.
+    fn serves(&self) -> bool {
+        let mut stream = UnixStream::connect(self.root.path().join("lab").join(API_SOCKET)).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.write_all(b"GET /v1/drops HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200 ")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.api = None;
+        self.control.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn any_request_to_the_api() {
+    let mut reached = Reached::new();
+    {
+        let requests = corpus("tests/corpus/http");
+        let mut world = AssertUnwindSafe((Server::start(), requests, &mut reached, 0u32));
+        for which in 0..world.1.len() as u16 {
+            for socket in [API_SOCKET, CONTROL_SOCKET] {
+                let AssertUnwindSafe((server, requests, reached, _)) = &mut world;
+                answer(server, socket, &mutate(&(which, Vec::new()), requests, 65_536), reached);
+            }
+        }
+        let recipes = produce::<(Recipe, bool)>();
+        bolero::check!().with_test_time(seconds()).with_generator(recipes).for_each(move |(recipe, control)| {
+            let AssertUnwindSafe((server, requests, reached, count)) = &mut world;
+            let socket = if *control { CONTROL_SOCKET } else { API_SOCKET };
+            answer(server, socket, &mutate(recipe, requests, 65_536), reached);
+            *count += 1;
+            if *count % 64 == 0 {
+                assert!(server.serves(), "it no longer serves");
+            }
+        });
+    }
+    must_have_reached(&reached, &["200", "202", "400", "404", "405", "nothing"]);
+}
+
+fn answer(server: &Server, socket: &str, request: &[u8], reached: &mut Reached) {
+    let answer = server.ask(socket, request);
+    let status = match answer.get(..12) {
+        Some(head) => {
+            assert!(head.starts_with(b"HTTP/1.1 ") || head.starts_with(b"HTTP/1.0 "), "{head:?}");
+            String::from_utf8_lossy(&head[9..]).into_owned()
+        }
+        None => "nothing".to_owned(),
+    };
+    *reached.entry(status).or_default() += 1;
 }

@@ -1,5 +1,6 @@
 //! Every refusal with its message, and what is accepted.
 
+mod fuzz;
 mod large;
 
 use std::fs::{self, Permissions};

@@ -341,3 +341,29 @@ impl Channel {
         }
     }
 }
+
+/// A datagram as both sockets read it, for the fuzz target.
+#[cfg(test)]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// What one message said.
+    #[derive(Debug)]
+    pub(in super::super) enum Read {
+        Fact(Fact),
+        Answer(Result<Route, i32>),
+    }
+
+    pub(in super::super) fn read(datagram: &[u8]) -> Vec<Read> {
+        let mut all = Vec::new();
+        for message in messages(datagram) {
+            all.extend(fact(message.message_type(), message.payload()).map(Read::Fact));
+            match answer(&message) {
+                Answer::Route(route) => all.push(Read::Answer(Ok(route))),
+                Answer::Failed(errno) => all.push(Read::Answer(Err(errno))),
+                Answer::Fact(_) | Answer::Done | Answer::Torn | Answer::Lost => {}
+            }
+        }
+        all
+    }
+}

@@ -1,5 +1,6 @@
 //! The kernel's real events, in namespaces with veth pairs.
 
+mod fuzz;
 pub(crate) mod lab;
 
 use std::net::{IpAddr, Ipv4Addr};
