@@ -23,6 +23,7 @@ mod error;
 mod frame;
 mod path;
 mod ring;
+mod shared;
 mod socket;
 mod sys;
 mod umem;
@@ -34,5 +35,9 @@ pub use path::{Counts, InKernel};
 pub use socket::{Bound, BusyPoll, Kick, Options, Refusal, Remains, Socket, Statistics};
 pub use umem::{Census, Umem};
 
+#[cfg(all(test, not(miri)))]
+mod loom_model;
+#[cfg(test)]
+mod ring_tests;
 #[cfg(test)]
 mod tests;
