@@ -1,12 +1,14 @@
 //! The threads of the replay window and of the nonces in every order that the memory model allows.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p ekiden-crypto --lib loom` runs them, on the very code that ships. The same source is then compiled
-//! against an atomic whose compare-and-swap is a load and a store, and there the models must fail: so they would notice.
+//! against an atomic whose compare-and-swap, and whose addition, are a load and a store, and there the models must fail: so they would
+//! notice.
 
 use ::loom::{model, thread};
 use std::sync::Arc;
 
-use crate::replay;
+use crate::constants::REJECT_AFTER_MESSAGES;
+use crate::{nonces, replay};
 
 mod mutant;
 
@@ -59,14 +61,46 @@ macro_rules! models {
     };
 }
 
+/// The models of the nonces, likewise.
+macro_rules! nonce_models {
+    ($nonces:ty) => {
+        /// Three ranges, two of them of another thread.
+        pub(super) fn ranges_of_two_threads() {
+            let nonces = Arc::new(<$nonces>::starting_at(0));
+            let other = thread::spawn({
+                let nonces = nonces.clone();
+                move || [nonces.reserve(2), nonces.reserve(2)]
+            });
+            let here = nonces.reserve(3).unwrap();
+            let there = other.join().unwrap().map(Option::unwrap);
+            assert!(there.iter().all(|first| here + 3 <= *first || first + 2 <= here), "two ranges meet");
+            assert_eq!(nonces.reserved(), 7);
+        }
+
+        /// Two threads want the last 64.
+        pub(super) fn the_last_counters() {
+            let nonces = Arc::new(<$nonces>::starting_at(REJECT_AFTER_MESSAGES - 64));
+            let other = thread::spawn({
+                let nonces = nonces.clone();
+                move || nonces.reserve(64).is_some()
+            });
+            let here = nonces.reserve(64).is_some();
+            assert!(here ^ other.join().unwrap(), "64 counters must go to one of two");
+            assert!(nonces.reserve(1).is_none());
+        }
+    };
+}
+
 mod shipped {
     use super::*;
     models!(replay::Window);
+    nonce_models!(nonces::Nonces);
 }
 
 mod broken {
     use super::*;
     models!(mutant::replay::Window);
+    nonce_models!(mutant::nonces::Nonces);
 }
 
 #[test]
@@ -100,4 +134,26 @@ fn load_and_store_would_erase_a_neighbour() {
 #[should_panic(expected = "counter 5 must not be accepted twice")]
 fn load_and_store_would_revive_a_lap() {
     model(broken::a_lap_passes);
+}
+
+#[test]
+fn two_threads_share_no_counter() {
+    model(shipped::ranges_of_two_threads);
+}
+
+#[test]
+fn a_race_for_the_last_counters_has_one_winner() {
+    model(shipped::the_last_counters);
+}
+
+#[test]
+#[should_panic(expected = "two ranges meet")]
+fn load_and_store_would_hand_a_range_out_twice() {
+    model(broken::ranges_of_two_threads);
+}
+
+#[test]
+#[should_panic(expected = "64 counters must go to one of two")]
+fn load_and_store_would_give_the_last_counters_to_both() {
+    model(broken::the_last_counters);
 }

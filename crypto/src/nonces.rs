@@ -4,7 +4,7 @@
 //! wrapping; but a thread adds only after it has found the counter below the limit, so that each thread adds at most one range to a
 //! counter that has reached it, and the room between the limit and 2^64 is larger than a range for each thread.
 
-use crate::atomic::{AtomicU64, Ordering::Relaxed};
+use super::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::constants::{REJECT_AFTER_MESSAGES, RESERVE_MAX, WORKERS_MAX};
 
 /// The counters of one key that haven't been used.
@@ -21,7 +21,7 @@ impl Nonces {
         Self::starting_at(0)
     }
 
-    fn starting_at(next: u64) -> Self {
+    pub(crate) fn starting_at(next: u64) -> Self {
         Self { next: AtomicU64::new(next) }
     }
 
@@ -42,5 +42,6 @@ impl Nonces {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
+#[path = "nonces/tests.rs"] // said, since this file is also read as a part of `loom_model`
 mod tests;

@@ -1,12 +1,11 @@
-//! `replay.rs` as it is, on atomics that are not.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the models need only a part of the window, and nobody outside needs any"
-)]
+//! `replay.rs` and `nonces.rs` as they are, on atomics that are not.
+#![allow(dead_code, unreachable_pub, reason = "the models need only a part, and nobody outside needs any")]
 
 #[path = "../replay.rs"]
 pub(super) mod replay;
+
+#[path = "../nonces.rs"]
+pub(super) mod nonces;
 
 mod atomic {
     use ::loom::sync::atomic;
@@ -25,6 +24,13 @@ mod atomic {
 
         pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
             self.0.fetch_max(value, order)
+        }
+
+        /// The same defect as below.
+        pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            let now = self.0.load(order);
+            self.0.store(now.wrapping_add(value), order);
+            now
         }
 
         /// The defect: what another thread stores between this load and this store is lost.

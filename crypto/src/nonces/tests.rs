@@ -5,7 +5,6 @@ fn nearly_used_up(left: u64) -> Nonces {
     Nonces::starting_at(REJECT_AFTER_MESSAGES - left)
 }
 
-#[cfg(not(loom))]
 mod threads {
     use std::sync::Barrier;
     use std::thread;
@@ -86,46 +85,5 @@ mod threads {
     #[should_panic(expected = "65 counters at once")]
     fn more_than_a_batch_is_a_mistake() {
         Nonces::new().reserve(65);
-    }
-}
-
-#[cfg(loom)]
-mod loom_model {
-    use std::sync::Arc;
-
-    use ::loom::{model, thread};
-
-    use super::*;
-
-    #[test]
-    fn two_threads_share_no_counter() {
-        model(|| {
-            let nonces = Arc::new(Nonces::new());
-            let other = thread::spawn({
-                let nonces = nonces.clone();
-                move || [nonces.reserve(2), nonces.reserve(2)]
-            });
-            let here = nonces.reserve(3).unwrap();
-            let there = other.join().unwrap().map(Option::unwrap);
-            assert!(
-                there.iter().all(|first| here + 3 <= *first || first + 2 <= here),
-                "{here} + 3 meets {there:?} + 2"
-            );
-            assert_eq!(nonces.reserved(), 7);
-        });
-    }
-
-    #[test]
-    fn a_race_for_the_last_counters_has_one_winner() {
-        model(|| {
-            let nonces = Arc::new(nearly_used_up(64));
-            let other = thread::spawn({
-                let nonces = nonces.clone();
-                move || nonces.reserve(64).is_some()
-            });
-            let here = nonces.reserve(64).is_some();
-            assert!(here ^ other.join().unwrap(), "64 counters must go to one of two");
-            assert!(nonces.reserve(1).is_none());
-        });
     }
 }
