@@ -3,8 +3,11 @@
 use anyhow::{Result, ensure};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::must_ping_both_ways;
+use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Client, Hub, Outside, Plan, Process, Site, World, lab};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+mod memory;
 
 /// Seconds: longer than Rekey-After-Time (120 s), so that every session is replaced under load.
 const TIME: u64 = 150;
@@ -45,6 +48,31 @@ fn sessions_are_replaced_and_no_packet_is_lost() -> Result<()> {
         }
         let drops = hub.status()?.drops();
         ensure!(drops.is_empty(), "{drops:?}");
+        hub.balance()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn the_keys_of_a_site_that_went_silent_are_gone_when_its_session_ends() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::new(lab)?;
+        let site = Site::new(lab, &mut world, Plan::new(1001, "a", 1))?;
+        let mut hub = Hub::new(lab, &world, &Settings::default(), &[&site])?;
+        hub.start()?;
+        let pid = hub.process()?.pid();
+        let born = Instant::now();
+        let keys = memory::Client::of(&site, &world)?.session()?;
+        let sightings = || Ok::<usize, anyhow::Error>(memory::sightings(pid, &[keys])?[0]);
+        until_true("the hub has the session's keys", || Ok(sightings()? >= 4))?;
+        // Reject-After-Time, in which nothing happens.
+        std::thread::sleep(Duration::from_secs(178).saturating_sub(born.elapsed()));
+        ensure!(sightings()? >= 4, "they were gone before their time");
+        until_true("the keys are gone", || {
+            let (age, seen) = (born.elapsed(), sightings()?);
+            ensure!(seen == 0 || age < Duration::from_secs(181), "{seen} halves are there after {age:?}");
+            Ok(seen == 0)
+        })?;
         hub.balance()?;
         Ok(())
     })
