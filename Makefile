@@ -2,7 +2,7 @@
 #
 #   make demo        one hub, two tenants with the same addresses, real clients: what reaches what
 #   make test        every test
-#   make test-long   what takes minutes of real time (a rekey of every client)
+#   make test-long   what takes minutes of real time (rekeys, expiry) and hours (each fuzz target for one)
 #   make build       target/release/ekiden
 #   make clean       what was built here; not the clients in the cache
 
@@ -19,6 +19,7 @@ test: setup tools
 	scripts/test.sh
 
 test-long: setup tools
+	EKIDEN_FUZZ_SECONDS=3600 scripts/test.sh fuzz
 	cargo test -p ekiden-testbed --features long --test long -- --nocapture
 
 build: setup

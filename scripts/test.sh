@@ -38,15 +38,41 @@ stage_build() { cargo test --workspace --no-run && cargo build -p ekiden-datapla
 stage_tests() { cargo test --workspace --no-fail-fast; }
 # The model checker replaces the atomics of these crates: a build of its own.
 stage_loom() { RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom cargo test --profile dev -p ekiden-crypto -p ekiden-stats --lib; }
+# What the model checker and the fuzzers can't see: memory that is used wrongly, in the rings over plain memory and in what
+# of packet memory needs no kernel. Miri comes with nightly Rust alone, and is used where that is installed.
+stage_miri() {
+  CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/miri MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test -p ekiden-dataplane --lib -- \
+    xsk::ring_tests xsk::frame xsk::umem xsk::path
+}
+# Every fuzz target, for EKIDEN_FUZZ_SECONDS each, two at a time: one of each side.
+stage_fuzz() {
+  export EKIDEN_FUZZ_SECONDS=${EKIDEN_FUZZ_SECONDS:-30}
+  fuzz_frames & local frames=$!
+  local ok=0
+  fuzz_messages || ok=1
+  wait $frames || ok=1
+  return $ok
+}
+fuzz_frames() { cargo test -p ekiden-dataplane --test fuzz -- --nocapture --test-threads=1; }
+fuzz_messages() {
+  cargo test -p ekiden-crypto --lib peer::tests::fuzz -- --nocapture --test-threads=1 &&
+    cargo test -p ekiden-dataplane --lib tests::fuzz -- --nocapture --test-threads=1
+}
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet; }
 stage_deny() { "$root/bin/cargo-deny" --all-features check --hide-inclusion-graph licenses bans sources; }
 stage_advisories() { "$root/bin/cargo-deny" --offline check advisories; }
 
-for name in ${*:-fmt clippy build tests loom doc deny}; do
+for name in ${*:-fmt clippy build tests fuzz loom doc deny}; do
   stage "$name" "stage_$name"
 done
 # Known vulnerabilities are listed in a database that is fetched from elsewhere: where there is none, nobody looked.
 if [ $# = 0 ]; then
+  if cargo +nightly miri --version >/dev/null 2>&1; then
+    stage miri stage_miri
+  else
+    printf '%-10s %-6s NOT CHECKED: no Miri on this machine (rustup +nightly component add miri rust-src)\n' miri SKIPPED
+    skipped=$((skipped + 1))
+  fi
   if [ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-db" ] || [ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" ]; then
     stage advisories stage_advisories
   else
