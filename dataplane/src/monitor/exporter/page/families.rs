@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use stats::{Drop, Histogram, Hub, Port, SessionState, Site, Traffic, Worker};
@@ -325,6 +325,14 @@ impl<const N: usize> EncodeLabelSet for Named<N> {
     }
 }
 
+/// Whole numbers are written as such: shorter, and as people read them.
+fn write_gauge(mut sample: MetricEncoder<'_>, value: f64) -> fmt::Result {
+    if value.fract() == 0.0 && value.abs() < (1_u64 << 53) as f64 {
+        return sample.encode_gauge(&(value as i64));
+    }
+    sample.encode_gauge(&value)
+}
+
 /// Writes families one after the other; those without a sample are left out.
 pub(super) struct Sheet<'a>(pub(super) DescriptorEncoder<'a>);
 
@@ -338,7 +346,7 @@ fn unit_of(name: &str) -> (&str, Option<Unit>) {
 impl Sheet<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let (stem, unit) = unit_of(name);
-        self.0.encode_descriptor(stem, help, unit.as_ref(), MetricType::Gauge)?.encode_gauge(&value)
+        write_gauge(self.0.encode_descriptor(stem, help, unit.as_ref(), MetricType::Gauge)?, value)
     }
 
     fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
@@ -353,7 +361,7 @@ impl Sheet<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (L, f64)>,
     ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, samples, |mut sample, value| sample.encode_gauge(&value))
+        self.family(name, help, MetricType::Gauge, samples, write_gauge)
     }
 
     fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
@@ -404,7 +412,7 @@ impl Sheet<'_> {
         help: &str,
         kind: MetricType,
         samples: impl IntoIterator<Item = (L, V)>,
-        mut write: impl FnMut(prometheus_client::encoding::MetricEncoder<'_>, V) -> fmt::Result,
+        mut write: impl FnMut(MetricEncoder<'_>, V) -> fmt::Result,
     ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
