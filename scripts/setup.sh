@@ -4,8 +4,8 @@ set -eu
 packages=(
   # to build: the BPF program, and libbpf with what it links to
   clang libelf-dev zlib1g-dev pkg-config linux-libc-dev gcc make
-  # what a hub asks of the kernel, and how systemd judges its unit
-  strace systemd
+  # tests: what a hub asks of the kernel, how systemd judges its unit, what depends on secrets
+  strace systemd valgrind
   # labs: namespaces, sites, measurements
   iproute2 wireguard-tools wireguard-go iperf3 iputils-ping procps util-linux ethtool
   # monitoring is tested with the real one, started by the test; as a service it is not needed

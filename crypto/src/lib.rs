@@ -9,6 +9,8 @@ pub mod constants;
 pub mod cookie;
 mod error;
 mod identity;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub mod message;
 mod noise;
 mod nonces;

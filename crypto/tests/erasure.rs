@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use crypto::aead::{Cipher, OpenJob, SealJob, TAG, ring};
+use crypto::aead::{Backend, Cipher, OpenJob, SealJob, TAG, lanes, ring};
 use crypto::{Role, Session, Time};
 use zeroize::Zeroizing;
 
@@ -28,6 +28,12 @@ impl Split {
             (state >> 56) as u8
         };
         Self { left: std::array::from_fn(|_| byte()), right: std::array::from_fn(|_| byte()) }
+    }
+
+    /// A secret that is known, in two halves, each byte changed by 0x5a.
+    fn known(changed: [u128; 2]) -> Self {
+        let [first, second] = changed.map(u128::to_be_bytes);
+        Self { left: std::array::from_fn(|n| if n < 16 { first[n] } else { second[n - 16] }), right: [0x5a; 32] }
     }
 
     /// Lends the secret whole, in a heap block that is wiped afterwards.
@@ -100,20 +106,22 @@ fn on_a_worker<T: Send>(secrets: [&Split; 2], work: impl FnOnce() -> T + Send) -
     })
 }
 
-fn seal(session: &Session) {
-    let mut data = [7; 1_420 + TAG];
-    ring().seal_batch(&mut [SealJob { key: session.seal_key(), counter: 1, aad: b"", data: &mut data }]);
+/// Enough for every lane, and one more.
+const BATCH: usize = 17;
+
+fn seal(backend: &dyn Backend, session: &Session) {
+    let mut data = [[7; 1_420 + TAG]; BATCH];
+    let job = |data| SealJob { key: session.seal_key(), counter: 1, aad: b"", data };
+    backend.seal_batch(&mut data.each_mut().map(|data| job(data)));
 }
 
-fn open(session: &Session) {
-    let mut data = [7; 1_420 + TAG];
-    ring().open_batch(&mut [OpenJob {
-        key: session.open_key(),
-        counter: 1,
-        aad: b"",
-        data: &mut data,
-        verified: false,
-    }]);
+fn open(backend: &dyn Backend, session: &Session) {
+    let mut data = [[7; 1_420 + TAG]; BATCH];
+    ring().seal_batch(&mut data.each_mut().map(|data| SealJob { key: session.open_key(), counter: 1, aad: b"", data }));
+    let job = |data| OpenJob { key: session.open_key(), counter: 1, aad: b"", data, verified: false };
+    let mut jobs = data.each_mut().map(|data| job(data));
+    backend.open_batch(&mut jobs);
+    assert!(jobs.iter().all(|job| job.verified));
 }
 
 #[test]
@@ -125,18 +133,31 @@ fn dropped_keys_are_nowhere_in_memory() {
     send.lend(|_| assert_eq!(secrets.map(Split::sightings), [2, 0], "what is there must be seen, by both halves"));
     assert_eq!(secrets.map(Split::sightings), [0, 0], "after the test wiped its own copy");
 
+    // Block 0 of ChaCha20 under each key and counter 1: the keys of Poly1305.
+    let mac_keys = [
+        &Split::known([0x9250_986b_0746_4ffb_8b40_0f2c_ace4_94e4, 0x53eb_b1d4_e81c_3d4b_e320_2699_0dca_d9c9]),
+        &Split::known([0x3702_51e5_c29a_e0cd_4a7f_58a1_6b91_a10c, 0x82f0_9287_87a2_3ed3_f20f_a756_5161_6ff5]),
+    ];
+    mac_keys[0].lend(|_| assert_eq!(mac_keys.map(Split::sightings), [2, 0], "both halves of this, too"));
+
     for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
-        // ChaCha20 keeps the key, AES its schedule, which begins with the key: each once, and no copy beside it on heap or stack.
-        let once = [2, 2];
+        // The key is kept twice, for lanes and for ring (of AES the schedule, which begins with the key): no copy beside them on
+        // heap or stack.
+        let kept = [4, 4];
         let (session, sightings) = on_a_worker(secrets, || {
             send.lend(|send| {
                 receive.lend(|receive| Session::new(0, 1, 2, Role::Initiator, send, receive, cipher, Time(0)))
             })
         });
-        assert_eq!(sightings, once, "{cipher:?} when made");
+        assert_eq!(sightings, kept, "{cipher:?} when made");
         let session = Arc::new(session);
-        assert_eq!(on_a_worker(secrets, || seal(&session)).1, once, "{cipher:?} after sealing");
-        assert_eq!(on_a_worker(secrets, || open(&session)).1, once, "{cipher:?} after opening");
+        for backend in [ring()].into_iter().chain(lanes()) {
+            let at = format!("{cipher:?} by {}", backend.name());
+            assert_eq!(on_a_worker(secrets, || seal(backend, &session)).1, kept, "{at} after sealing");
+            assert_eq!(on_a_worker(secrets, || open(backend, &session)).1, kept, "{at} after opening");
+            let both = || (seal(backend, &session), open(backend, &session));
+            assert_eq!(on_a_worker(mac_keys, both).1, [0, 0], "{at}: keys of Poly1305");
+        }
         assert_eq!(on_a_worker(secrets, || drop(session)).1, [0, 0], "{cipher:?} after the session was dropped");
     }
 }

@@ -32,6 +32,8 @@ pub struct Key {
 /// What the backends take from a key; whatever one of them comes to need besides belongs here, and is wiped with the rest.
 struct Material {
     ring: LessSafeKey,
+    /// The key itself, for the lanes.
+    bytes: [u8; 32],
 }
 
 // Nothing in it owns anything: overwriting it is all there is to dropping it.
@@ -55,7 +57,7 @@ impl Key {
         let mut material = Box::new(MaybeUninit::uninit());
         leaving_no_trace::<EXPAND_DEPTH>(|| {
             let key = UnboundKey::new(algorithm, bytes).expect("both ciphers take keys of 32 bytes");
-            material.write(Material { ring: LessSafeKey::new(key) });
+            material.write(Material { ring: LessSafeKey::new(key), bytes: *bytes });
         });
         Self { cipher, salt, material }
     }
@@ -70,9 +72,18 @@ impl Key {
     }
 
     pub(super) fn ring(&self) -> &LessSafeKey {
+        &self.material().ring
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.material().bytes
+    }
+
+    fn material(&self) -> &Material {
         // SAFETY: `salted`, the only constructor, returns after it has written a whole `Material`; nothing but `drop` writes to
         // it afterwards, and `drop` holds the only reference to the key, so that none given out here outlives it.
-        unsafe { &self.material.assume_init_ref().ring }
+        unsafe { self.material.assume_init_ref() }
     }
 }
 

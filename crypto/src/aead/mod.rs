@@ -4,10 +4,12 @@
 //! messages in the lanes of its registers.
 
 mod key;
-mod ring;
+pub(crate) mod ring;
 mod stack;
 
 pub use key::{Cipher, Key, SALT};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use stack::leaving_no_trace;
 
 /// The bytes that sealing adds, for both ciphers: RFC 8439, 2.8, and NIST SP 800-38D, 5.2.1.2.
 pub const TAG: usize = 16;
@@ -43,6 +45,11 @@ pub trait Backend: Send + Sync {
     /// As the operator reads it.
     fn name(&self) -> &'static str;
 
+    /// What decides how it does a batch, as the operator reads it, if anything does.
+    fn thresholds(&self) -> Option<String> {
+        None
+    }
+
     /// Seals each message in its place: afterwards `data` is the ciphertext and the tag.
     ///
     /// # Panics
@@ -60,13 +67,36 @@ pub fn ring() -> &'static dyn Backend {
     &ring::Ring
 }
 
+/// The fastest backend for this CPU: found once, in some milliseconds, by what it takes.
+pub fn choose() -> &'static dyn Backend {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::lanes::Lanes;
+        use std::sync::OnceLock;
+        static CHOSEN: OnceLock<Option<Lanes>> = OnceLock::new();
+        if let Some(lanes) = CHOSEN.get_or_init(Lanes::choose) {
+            return lanes;
+        }
+    }
+    ring()
+}
+
 /// The nonce of a message: the key's salt and the counter in little-endian, as WireGuard has it with a salt of zeros.
-fn nonce(job_key: &Key, counter: u64) -> [u8; 12] {
+pub(crate) fn nonce(job_key: &Key, counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[..SALT].copy_from_slice(&job_key.salt());
     nonce[SALT..].copy_from_slice(&counter.to_le_bytes());
     nonce
 }
 
+/// The lanes that this CPU has, the best last, as they are without thresholds: for tests and benches.
+#[doc(hidden)]
+pub fn lanes() -> Vec<&'static dyn Backend> {
+    #[cfg(target_arch = "x86_64")]
+    return crate::lanes::all().iter().map(|lanes| lanes as &dyn Backend).collect();
+    #[cfg(not(target_arch = "x86_64"))]
+    return Vec::new();
+}
+
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::hint::black_box;
 /// `work` returns no key. It is called and not inlined, so that all it uses lies below this function's own frame, where the overwriting
 /// begins. How deep it goes is measured: the test of erasure finds what escapes.
 #[inline(never)]
-pub(super) fn leaving_no_trace<const DEPTH: usize>(work: impl FnOnce()) {
+pub(crate) fn leaving_no_trace<const DEPTH: usize>(work: impl FnOnce()) {
     called(work);
     scrub::<DEPTH>();
 }

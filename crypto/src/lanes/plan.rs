@@ -1,0 +1,224 @@
+//! Which messages of a batch go into the lanes, and which to ring, one at a time.
+
+use super::chacha;
+use super::cpu::Cpu;
+use super::poly;
+
+/// The messages that are taken together.
+pub(super) const BATCH: usize = 64;
+
+/// What the lengths of a message cost.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Bytes of text.
+    pub(super) text: usize,
+    /// Blocks of Poly1305.
+    pub(super) mac_blocks: usize,
+}
+
+impl Shape {
+    pub(super) fn new(aad: usize, text: usize) -> Self {
+        Self { text, mac_blocks: poly::blocks(aad, text) }
+    }
+}
+
+/// A time, in sixteenths of a nanosecond.
+pub(super) type Ticks = u32;
+
+/// What this machine takes, measured when the backend is chosen, to seal or to open.
+#[derive(Debug, Clone)]
+pub(super) struct Costs {
+    /// Of one message by ring, by its number of blocks of ChaCha20.
+    ring: [Ticks; RING],
+    lanes: LaneCosts,
+    /// Where even a full batch is faster by ring: messages of more bytes.
+    longest: usize,
+    /// The smallest batch that can be worth it.
+    fewest: usize,
+}
+
+/// What the lanes take for a batch: so much, and for each message, for each set of blocks of ChaCha20, for each step of Poly1305.
+#[derive(Debug, Clone, Copy)]
+struct LaneCosts {
+    batch: Ticks,
+    message: Ticks,
+    blocks: Ticks,
+    step: Ticks,
+}
+
+/// Ring is measured up to 2 KiB, and a longer message believed to cost as much more as the last kilobyte did.
+pub(super) const RING: usize = 33;
+
+/// A text of more bytes is ring's whatever anything costs, so that sums stay in their range; no packet is longer.
+const MAX_TEXT: usize = 1 << 16;
+
+/// What a prediction may be wrong by: lanes must promise a gain of one part in so many.
+const MARGIN: u32 = 24;
+
+/// The longest messages that are tried at ring while the rest goes into the lanes: one such may keep all other lanes waiting.
+const TRIED: usize = 8;
+
+impl Costs {
+    /// All that can goes into the lanes.
+    pub(super) const NONE: Self = Self {
+        ring: [1; RING],
+        lanes: LaneCosts { batch: 0, message: 0, blocks: 0, step: 0 },
+        longest: MAX_TEXT,
+        fewest: 0,
+    };
+
+    /// From what `time` measures: messages taken together (by lanes or by ring), and bytes of each, to ticks for all.
+    pub(super) fn measure(cpu: Cpu, mut time: impl FnMut(bool, usize, usize) -> Ticks) -> Self {
+        let mut ring = [Ticks::MAX; RING];
+        // Blocks that fill one set of lanes, together with that of the key.
+        let full = (cpu.block_lanes() - 1) * chacha::BLOCK;
+        // Each of the four costs of lanes is what differs between two of these.
+        let sorts = [(1, 64), (1, full), (32, 64), (32, 576)];
+        let mut lanes = [Ticks::MAX; 4];
+        for _ in 0..SAMPLES {
+            for (n, ticks) in ring.iter_mut().enumerate() {
+                *ticks = (*ticks).min(time(false, 2, n * chacha::BLOCK) / 2);
+            }
+            for ((count, text), ticks) in sorts.into_iter().zip(&mut lanes) {
+                *ticks = (*ticks).min(time(true, count, text));
+            }
+        }
+        let [one, one_full, short, long] = sorts.map(|(count, text)| Shape::new(0, text).load(cpu, count));
+        let per = |ticks: Ticks, less: Ticks, units: usize| ticks.saturating_sub(less) / units as Ticks;
+        let step = per(lanes[1], lanes[0], one_full.1 - one.1);
+        let steps = |load: (usize, usize)| step * load.1 as Ticks;
+        let blocks = per(lanes[3], lanes[2] + steps(long) - steps(short), long.0 - short.0);
+        let rest = |n: usize, load: (usize, usize)| lanes[n].saturating_sub(steps(load) + blocks * load.0 as Ticks);
+        let message = per(rest(2, short), rest(0, one), 31);
+        let batch = rest(0, one).saturating_sub(message);
+        let lanes = LaneCosts { batch, message, blocks, step };
+        let mut costs = Self { ring, lanes, longest: MAX_TEXT, fewest: 0 };
+        let pays = |text: &usize| costs.fewest_of(cpu, *text).is_some();
+        costs.longest = (0..=MAX_TEXT).step_by(chacha::BLOCK).take_while(pays).last().unwrap_or(0);
+        costs.fewest = EXAMPLES.into_iter().filter_map(|text| costs.fewest_of(cpu, text)).min().unwrap_or(usize::MAX);
+        costs
+    }
+
+    fn ring(&self, text: usize) -> Ticks {
+        let n = text.div_ceil(chacha::BLOCK);
+        match self.ring.get(n) {
+            Some(ticks) => *ticks,
+            None => {
+                let last = self.ring[RING - 1];
+                last + (last - self.ring[RING - 17].min(last)) / 16 * (n - RING + 1) as Ticks
+            }
+        }
+    }
+
+    fn lanes(&self, messages: usize, sets: usize, steps: usize) -> Ticks {
+        let LaneCosts { batch, message, blocks, step } = self.lanes;
+        let ticks = batch + message * messages as Ticks + blocks * sets as Ticks + step * steps as Ticks;
+        ticks + ticks / MARGIN
+    }
+
+    /// The fewest messages of that many bytes that are worth it, if any number is.
+    fn fewest_of(&self, cpu: Cpu, text: usize) -> Option<usize> {
+        (1..=BATCH).find(|count| {
+            let (sets, steps) = Shape::new(0, text).load(cpu, *count);
+            self.lanes(*count, sets, steps) < self.ring(text) * *count as Ticks
+        })
+    }
+
+    /// The smallest batch that can be worth it.
+    pub(super) fn fewest(&self) -> usize {
+        self.fewest
+    }
+
+    /// As the operator reads it.
+    pub(super) fn thresholds(&self, cpu: Cpu) -> String {
+        let fewest = |text: usize| match self.fewest_of(cpu, text) {
+            Some(count) => format!("{count} x {text} B"),
+            None => format!("no {text} B"),
+        };
+        EXAMPLES.map(fewest).join(", ")
+    }
+}
+
+impl Shape {
+    /// The sets of blocks, and the steps of Poly1305, of so many like it.
+    fn load(self, cpu: Cpu, count: usize) -> (usize, usize) {
+        let sets = (count * (1 + self.text.div_ceil(chacha::BLOCK))).div_ceil(cpu.block_lanes());
+        (sets, count.div_ceil(cpu.mac_lanes()) * self.mac_blocks)
+    }
+}
+
+/// Lengths by which thresholds are shown.
+pub(super) const EXAMPLES: [usize; 5] = [64, 128, 256, 512, 1424];
+
+/// How often everything is measured, and the fastest taken: what else the machine does only ever makes slower.
+const SAMPLES: usize = 40;
+
+/// Which messages of a batch go into the lanes.
+pub(super) struct Plan {
+    /// Bit n: message n.
+    chosen: u64,
+    /// Their numbers, the longest message first.
+    order: [u8; BATCH],
+    /// Of these the first, before which those are that have not been chosen after all.
+    first: usize,
+    count: usize,
+}
+
+impl Plan {
+    /// A plan for at most [`BATCH`] messages; `None` for one that can't go into the lanes.
+    pub(super) fn new(cpu: Cpu, costs: &Costs, shapes: impl Iterator<Item = Option<Shape>>) -> Self {
+        let mut plan = Self { chosen: 0, order: [0; BATCH], first: 0, count: 0 };
+        let mut by_length = [0u32; BATCH];
+        let mut texts = [0u32; BATCH];
+        for (n, shape) in shapes.enumerate() {
+            let Some(shape) = shape.filter(|shape| shape.text <= costs.longest && shape.mac_blocks < 1 << 24) else {
+                continue;
+            };
+            by_length[plan.count] = (shape.mac_blocks as u32) << 6 | n as u32;
+            texts[n] = shape.text as u32;
+            plan.count += 1;
+            plan.chosen |= 1 << n;
+        }
+        let by_length = &mut by_length[..plan.count];
+        if !by_length.is_sorted_by(|a, b| a >= b) {
+            by_length.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        for (order, n) in plan.order.iter_mut().zip(&*by_length) {
+            *order = (*n & 63) as u8;
+        }
+        plan.first = best_split(cpu, costs, by_length, &texts);
+        for n in &plan.order[..plan.first] {
+            plan.chosen &= !(1 << *n);
+        }
+        plan
+    }
+
+    /// Whether message `n` goes into the lanes.
+    pub(super) fn has(&self, n: usize) -> bool {
+        self.chosen >> n & 1 == 1
+    }
+
+    /// The numbers of those that go, the longest message first.
+    pub(super) fn order(&self) -> &[u8] {
+        &self.order[self.first..self.count]
+    }
+}
+
+/// How many of these, from the longest on, are better left to ring: their blocks of Poly1305 and numbers, and by number their bytes.
+fn best_split(cpu: Cpu, costs: &Costs, by_length: &[u32], texts: &[u32; BATCH]) -> usize {
+    let count = by_length.len();
+    let text = |n: u32| texts[(n & 63) as usize] as usize;
+    let mut blocks: usize = by_length.iter().map(|n| 1 + text(*n).div_ceil(chacha::BLOCK)).sum();
+    let all_by_ring: Ticks = by_length.iter().map(|n| costs.ring(text(*n))).sum();
+    let (mut best, mut best_ticks, mut by_ring) = (count, all_by_ring, 0);
+    for first in 0..count.min(TRIED) {
+        let steps = by_length[first..].iter().step_by(cpu.mac_lanes()).map(|n| (*n >> 6) as usize).sum();
+        let ticks = by_ring + costs.lanes(count - first, blocks.div_ceil(cpu.block_lanes()), steps);
+        if ticks < best_ticks {
+            (best, best_ticks) = (first, ticks);
+        }
+        by_ring += costs.ring(text(by_length[first]));
+        blocks -= 1 + text(by_length[first]).div_ceil(chacha::BLOCK);
+    }
+    best
+}
