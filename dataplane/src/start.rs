@@ -9,7 +9,7 @@
 
 use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
-use crate::config::{Desired, Machine, Mode, group_id, validate_machine};
+use crate::config::{Crypto, Desired, Machine, Mode, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::mailbox::mailbox;
 use crate::notify::Notify;
@@ -202,7 +202,10 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     }
 
     // 4. Workers, API, control.
-    let backend = crypto::aead::ring();
+    let backend = match desired.hub.crypto {
+        Some(Crypto::Ring) => crypto::aead::ring(),
+        None => crypto::aead::choose(),
+    };
     let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len() };
     let (segment, short) =
         make_segment(&claim, &desired, shape, &ports, cores.iter().copied().zip(chunks.iter().copied()))?;
@@ -256,7 +259,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             started: std::time::SystemTime::now(),
             started_at: crate::clock::now(),
             config: places.config.clone(),
-            backend: backend.name(),
+            backend,
             cores: cores.clone(),
             chunks,
             warnings: warning.into_iter().map(|w| w.0).chain(short).collect(),

@@ -56,6 +56,8 @@ pub struct Hub {
     pub config_path: String,
     /// Which implementation of the AEAD it chose for this processor.
     pub crypto_backend: String,
+    /// From how many packets at once on it does more than one at a time, if it can; else it takes them one by one.
+    pub crypto_thresholds: Option<String>,
     /// The release of the kernel that it runs on.
     pub kernel: Option<String>,
     /// Sessions that are live now, and how many there is room for.

@@ -48,6 +48,7 @@ static HUB: Shape = Shape {
         required("name", r#"name = "tokyo-1""#),
         required("private_key_file", r#"private_key_file = "hub.key""#),
         required("listen_port", "listen_port = 51820"),
+        optional("crypto", r#"crypto = "ring""#),
     ],
 };
 
@@ -166,12 +167,13 @@ impl<'a> Walk<'a> {
         let name = table.string("name", HubName::new);
         let private_key = self.key_file(table, "private_key_file", "wg genkey");
         let listen_port = table.integer("listen_port", values::port_number);
+        let crypto = table.string("crypto", values::crypto).map(|crypto| crypto.value);
 
         let private_key = private_key.map(|key| Located { value: PrivateKey::new(*key.value), at: key.at })?;
         let public_key = private_key.value.public();
         self.ledger.hub_key = Some((public_key, private_key.at));
         let (name, listen_port) = (name?.value, listen_port?.value);
-        Some(Hub { name, private_key: private_key.value, public_key, listen_port })
+        Some(Hub { name, private_key: private_key.value, public_key, listen_port, crypto })
     }
 
     fn workers(&self, root: &Table<'_>) -> Workers {

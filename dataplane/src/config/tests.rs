@@ -21,6 +21,7 @@ include = ["tenants.d/*.toml"]
 name = "lab"
 private_key_file = "hub.key"
 listen_port = 51820
+crypto = "ring"
 
 [workers]
 cores = [1]
@@ -144,6 +145,7 @@ fn the_whole_example_is_read() {
     assert_eq!(desired.hub.private_key, PrivateKey::new([0x77; 32]));
     assert_eq!(desired.hub.public_key, desired.hub.private_key.public());
     assert_eq!(desired.hub.listen_port.get(), 51820);
+    assert_eq!(desired.hub.crypto, Some(Crypto::Ring));
     assert_eq!(desired.workers.cores, Some(vec![1]));
     let ports: Vec<_> = desired.ports.iter().map(|port| (&*port.name, port.role, port.mode, port.copy)).collect();
     assert_eq!(ports, [("d0", Role::Wan, Some(Mode::Native), Some(true)), ("d1", Role::Wan, None, None)]);

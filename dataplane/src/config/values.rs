@@ -9,7 +9,7 @@ use std::ops::Deref;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Mode, Role};
+use super::{Crypto, Mode, Role};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -163,6 +163,13 @@ pub(super) fn mode(text: &str) -> Result<Mode, String> {
         "native" => Ok(Mode::Native),
         "generic" => Ok(Mode::Generic),
         _ => Err("\"native\" or \"generic\" are right; omitted, the best that the driver has is taken".to_owned()),
+    }
+}
+
+pub(super) fn crypto(text: &str) -> Result<Crypto, String> {
+    match text {
+        "ring" => Ok(Crypto::Ring),
+        _ => Err("\"ring\" is right; omitted, the fastest that this machine has is taken".to_owned()),
     }
 }
 

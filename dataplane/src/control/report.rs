@@ -6,13 +6,13 @@ use crate::logging::rfc3339;
 use crate::status;
 use crate::underlay::Reach;
 use crypto::Time;
+use crypto::aead::Backend;
 use stats::{Rows, Totals};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use wire::{SiteSlot, TenantSlot};
 
 /// What does not change while the hub runs.
-#[derive(Debug)]
 pub struct Facts {
     /// When the hub started.
     pub started: SystemTime,
@@ -21,7 +21,7 @@ pub struct Facts {
     /// Where its configuration is.
     pub config: PathBuf,
     /// The AEAD backend.
-    pub backend: &'static str,
+    pub backend: &'static dyn Backend,
     /// The core of each worker.
     pub cores: Vec<usize>,
     /// Chunks that each worker owns.
@@ -78,7 +78,8 @@ impl Control {
             public_key: self.desired.hub.public_key.to_string(),
             listen_port: self.desired.hub.listen_port.get(),
             config_path: self.facts.config.display().to_string(),
-            crypto_backend: self.facts.backend.into(),
+            crypto_backend: self.facts.backend.name().into(),
+            crypto_thresholds: self.facts.backend.thresholds(),
             kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
             sessions: Some(self.sessions.len() as u32),
             session_capacity: Some(self.slots.capacity() as u32),

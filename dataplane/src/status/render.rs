@@ -85,10 +85,14 @@ fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
     };
     let staged =
         hub.staged.filter(|n| *n > 0).map_or(String::new(), |n| format!("; {} packets staged", count(n.into())));
+    let aead = match &hub.crypto_thresholds {
+        Some(thresholds) => format!("{}: {thresholds}", hub.crypto_backend),
+        None => hub.crypto_backend.clone(),
+    };
     let rows = [
         ("public key", clean(&hub.public_key)),
         ("listens on", format!("UDP port {}", hub.listen_port)),
-        ("AEAD", clean(&hub.crypto_backend)),
+        ("AEAD", clean(&aead)),
         ("kernel", or_dash(hub.kernel.as_deref().map(clean))),
         ("config", clean(&hub.config_path)),
         (
