@@ -1,1 +1,116 @@
-//! Benches of Ekiden by stage; all of them are in `benches/`. Figures of one run compare with each other, and with nothing else.
+//! Benches of Ekiden by stage, which are in `benches/`, and what they have in common. Figures of one run compare with each other, and
+//! with nothing else.
+#![allow(unsafe_code, reason = "the cycle counter is read by an instruction")]
+
+use arrayvec::ArrayVec;
+use crypto::Time;
+use crypto::aead::{Backend, Cipher, Key, OpenJob, SealJob, TAG};
+use dataplane::packet::{BATCH, Batch, Packet};
+use dataplane::rehearsal::{Rehearsal, ipv4};
+use std::time::{Duration, Instant};
+use wire::PortIndex;
+
+/// What some work took.
+#[derive(Clone, Copy)]
+pub struct Spent {
+    /// By the clock.
+    pub time: Duration,
+    /// By the counter of the CPU, which runs at a rate of its own; 0 where there is none.
+    pub cycles: u64,
+}
+
+/// Does it, and says what it took.
+pub fn measured(work: impl FnOnce()) -> Spent {
+    let start = Instant::now();
+    let cycles = counter();
+    work();
+    let cycles = counter() - cycles;
+    Spent { time: start.elapsed(), cycles }
+}
+
+fn counter() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
+/// A hub in memory that relays packets between two sites.
+pub struct Relay {
+    hub: Rehearsal,
+    packet: Vec<u8>,
+}
+
+impl Relay {
+    /// With this cipher, for inner packets of `len` bytes.
+    pub fn new(aead: &'static dyn Backend, len: usize) -> Self {
+        let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]]], 1024);
+        hub.journey.aead = aead;
+        Self { hub, packet: ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len) }
+    }
+
+    /// A full batch through all stages, from frames received to frames to transmit.
+    ///
+    /// # Panics
+    /// If one of them doesn't leave.
+    pub fn batch(&mut self) -> Spent {
+        let Self { hub, packet } = self;
+        let mut batch = Batch::new();
+        for _ in 0..BATCH {
+            let mut frame = hub.journey.pool.pop().expect("a chunk");
+            frame.copy_from(&hub.seal(0, packet));
+            batch.push(Packet::arrived(frame, PortIndex(0)));
+        }
+        let spent = measured(|| {
+            hub.journey.relay(&mut batch, Time(2_000_000_000));
+            hub.journey.dispatch(&mut batch);
+        });
+        assert_eq!(hub.journey.out[0].len(), BATCH, "all of them leave");
+        let out = &mut hub.journey.out[0];
+        hub.journey.pool.append(out);
+        spent
+    }
+}
+
+/// Messages of one batch, each with a key of its own.
+pub struct Messages {
+    keys: Vec<Key>,
+    data: Vec<Vec<u8>>,
+}
+
+impl Messages {
+    /// Of these lengths.
+    pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let data: Vec<_> = lengths.into_iter().map(|len| vec![0x5a; len + TAG]).collect();
+        let keys = (0..data.len()).map(|n| Key::new(Cipher::ChaCha20Poly1305, &[n as u8; 32])).collect();
+        Self { keys, data }
+    }
+
+    /// What it takes to seal them, and then to open them.
+    ///
+    /// # Panics
+    /// If they don't open.
+    pub fn seal_and_open(&mut self, backend: &dyn Backend) -> [Spent; 2] {
+        let mut jobs = ArrayVec::<_, BATCH>::new();
+        for (key, data) in self.keys.iter().zip(&mut self.data) {
+            jobs.push(SealJob { key, counter: 1, aad: &[], data });
+        }
+        let seal = measured(|| backend.seal_batch(&mut jobs));
+        drop(jobs);
+        let mut jobs = ArrayVec::<_, BATCH>::new();
+        for (key, data) in self.keys.iter().zip(&mut self.data) {
+            jobs.push(OpenJob { key, counter: 1, aad: &[], data, verified: false });
+        }
+        let open = measured(|| backend.open_batch(&mut jobs));
+        assert!(jobs.iter().all(|job| job.verified));
+        [seal, open]
+    }
+}
+
+/// The lengths of a batch of 32 of the simple Internet mix, 7 small to 4 middling to 1 large, in an order like that of traffic.
+pub fn imix() -> impl Iterator<Item = usize> {
+    [64, 64, 576, 64, 64, 576, 1424, 64, 576, 64, 64, 576].into_iter().cycle().take(32)
+}
