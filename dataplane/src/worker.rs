@@ -462,8 +462,14 @@ impl Journey {
     /// What control has to say, between batches. `true` if it said anything.
     pub fn obey(&mut self, now: Time, ports: &mut Ports) -> bool {
         let mut any = false;
-        while let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order()) {
+        let mut emitted = 0;
+        // As many of control's own frames as of a ring's: a flood of handshakes, each answered with a cookie, would fill
+        // what a turn can put out, and nothing would be left for tenants' packets.
+        while emitted < BATCH
+            && let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order())
+        {
             any = true;
+            emitted += usize::from(matches!(order, Order::Emit(..)));
             match order {
                 Order::Publish(session) => self.sessions.publish(session),
                 Order::Withdraw { site, index } => self.withdraw(site, index),

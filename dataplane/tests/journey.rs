@@ -411,3 +411,20 @@ fn outer_congestion_reaches_the_inner_packet_or_drops_it() {
     assert_eq!(Inner::parse(&delivered(&hub, &out)[0].1).unwrap().ecn, wire::Ecn::Ce);
     assert_eq!(Outer::parse(&out[0]).unwrap().ecn, wire::Ecn::Ce, "and the next path's");
 }
+
+#[test]
+fn answers_to_a_flood_of_handshakes_leave_room_for_packets() {
+    let mut hub = twins();
+    let cookie = hub.seal(0, &ipv4(A, B, 64, 100));
+    for _ in 0..300 {
+        hub.control.send(Order::Emit(PortIndex(0), cookie.clone()));
+    }
+    let now = hub.now;
+    let mut turns = Vec::new();
+    while hub.journey.obey(now, &mut Ports::new(Vec::new(), 1)) {
+        turns.push(hub.journey.out[0].len());
+        assert!(turns.len() < 100, "it never ends");
+    }
+    // A batch a turn, and none is lost.
+    assert_eq!(turns, [64, 128, 192, 256, 300]);
+}

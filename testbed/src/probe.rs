@@ -55,12 +55,51 @@ pub fn ping(namespace: &Namespace, to: IpAddr, words: &[&str]) -> Result<Pings> 
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
+    pings(text).with_context(|| format!("{command:?}: {errors}"))
+}
+
+/// What `ping` printed.
+fn pings(text: String) -> Result<Pings> {
     let summary = text.lines().find(|line| line.contains(" packets transmitted, "));
-    let Some(summary) = summary else { bail!("{command:?}: {text}{errors}") };
+    let Some(summary) = summary else { bail!("no summary: {text}") };
     let number = |field: &str| summary.split(", ").find(|part| part.contains(field))?.split(' ').next()?.parse().ok();
     let mean_ms = text.lines().find_map(|line| line.strip_prefix("rtt ")?.split('/').nth(4)?.parse().ok());
     let (sent, received) = (number("transmitted"), number("received"));
-    Ok(Pings { sent: sent.context("sent")?, received: received.context("received")?, mean_ms, text: text.clone() })
+    Ok(Pings { sent: sent.context("sent")?, received: received.context("received")?, mean_ms, text })
+}
+
+/// A steady flow of pings under way.
+#[derive(Debug)]
+pub struct Flow(Process);
+
+impl Flow {
+    /// 500 a second from one site to another, for so many seconds.
+    pub fn start(from: &Site, to: &Site, seconds: u64) -> Result<Self> {
+        let (name, count) = (format!("flow-{}-{}", from.plan.name, to.plan.name), (seconds * 500).to_string());
+        let _ = std::fs::remove_file(from.directory().join(format!("{name}.log")));
+        let to = to.v4().to_string();
+        let words = ["ping", "-n", "-q", "-i", "0.002", "-c", &count, "-W", "5", &to];
+        Ok(Self(Process::start(from.directory(), from.namespace(), &name, &words, &[("LC_ALL", "C")])?))
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> Result<bool> {
+        Ok(!self.0.is_alive()?)
+    }
+
+    /// Ends it now. The last request may still be under way: it is not counted.
+    pub fn stop(mut self) -> Result<Pings> {
+        self.0.stop(Signal::INT)?;
+        let mut pings = pings(self.0.log())?;
+        pings.sent -= u32::from(pings.received < pings.sent);
+        Ok(pings)
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Pings> {
+        self.0.end(Duration::from_secs(120))?;
+        pings(self.0.log())
+    }
 }
 
 /// A site pings another: three times, and every request must be answered.
