@@ -27,6 +27,7 @@ pub mod probe;
 pub mod process;
 pub mod rogue;
 pub mod tap;
+pub mod terminal;
 pub mod wait;
 pub mod world;
 

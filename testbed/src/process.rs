@@ -42,7 +42,8 @@ impl Process {
         Self::adopt(command, log)
     }
 
-    fn adopt(mut command: Command, log: PathBuf) -> Result<Self> {
+    /// Takes on a command whose output goes elsewhere, but for what is in `log`.
+    pub(crate) fn adopt(mut command: Command, log: PathBuf) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("{command:?}"))?;
         let pid = Pid::from_child(&child);
         leftovers::note(Thing::Process(pid));

@@ -4,4 +4,6 @@ pub mod exporter;
 pub mod graph;
 mod place;
 mod series;
+#[cfg(test)]
+mod fixture;
 pub mod top;

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 pub(super) struct SegmentArgs {
     /// The hub, by its name in the configuration; not needed where there is only one
     #[arg(long, value_name = "NAME")]
-    pub hub: Option<String>,
+    pub(super) hub: Option<String>,
     /// The statistics segment itself, wherever it is
     #[arg(long, value_name = "PATH", conflicts_with = "hub")]
-    pub stats: Option<PathBuf>,
+    pub(super) stats: Option<PathBuf>,
     /// Where the directories of hubs are
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_ROOT, hide = true)]
-    pub run_dir: PathBuf,
+    pub(super) run_dir: PathBuf,
 }
 
 impl SegmentArgs {
