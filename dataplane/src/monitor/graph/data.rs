@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A hub that has not ticked for so long is not there.
 const GONE_NS: u64 = 5 * SECOND;
 /// A picture has room for about so many intervals, and a table for not many more.
-const INTERVALS: u64 = 720;
+const INTERVALS: u64 = 400;
 /// More would be no graph.
 const MOST_INTERVALS: u64 = 100_000;
 /// Lengths of intervals, in seconds.
@@ -124,6 +124,9 @@ pub(super) fn read(
     };
     let window = times.wall(times.from)..times.wall(times.from + times.n as u64 * step_ns);
     let mut data = Data { title, subtitle, hub: clean(&hub.name), window, step_ns, content, notes: Vec::new() };
+    if oldest.is_some() {
+        data.forget_first();
+    }
     data.notes = times.notes(hub, oldest, &data, now);
     Ok(data)
 }
@@ -189,7 +192,7 @@ impl Times {
         if started_inside {
             notes.push(format!("Nothing is known before {}: the hub started.", clock(started)));
         }
-        if let Some(oldest) = oldest.filter(|oldest| *oldest > self.from.max(started)) {
+        if let Some(oldest) = oldest.filter(|oldest| self.wall(*oldest) > data.window.start && *oldest > started) {
             notes.push(format!("Records before {} have been overwritten.", clock(oldest)));
         }
         if !self.alive {
@@ -202,7 +205,8 @@ impl Times {
             notes.push("Some records are missing.".into());
         }
         if unknown > 0 {
-            notes.push(format!("{unknown} of {} intervals are unknown, and count for nothing.", self.n));
+            let all = data.intervals().len();
+            notes.push(format!("{unknown} of {all} intervals are unknown, and count for nothing."));
         }
         notes
     }
@@ -225,6 +229,18 @@ impl Data {
     /// When interval `i` begins: ns since 1970.
     pub(super) fn start(&self, i: usize) -> u64 {
         self.window.start + i as u64 * self.step_ns
+    }
+
+    /// A full ring ends within the first step or two of a window as long as itself. That is no gap worth a word.
+    fn forget_first(&mut self) {
+        let gone = self.intervals().iter().take_while(|interval| interval.moved.is_none()).count();
+        if (1..=2).contains(&gone) && gone < self.intervals().len() {
+            self.window.start += gone as u64 * self.step_ns;
+            match &mut self.content {
+                Content::Traffic(intervals) => drop(intervals.drain(..gone)),
+                Content::Drops(reasons) => reasons.iter_mut().for_each(|(_, intervals)| drop(intervals.drain(..gone))),
+            }
+        }
     }
 
     fn unknown(&self) -> usize {

@@ -150,10 +150,12 @@ fn holes(marks: &mut Vec<Mark>, plot: &Plot, data: &Data) {
             alpha: 1.0,
         });
         let mut x = left - (BOTTOM - TOP);
-        while x < right {
+        while right - left > 8.0 && x < right {
             // A stroke from the lower edge to the right and up, cut to the hole.
             let (from, to) = (x.max(left), (x + (BOTTOM - TOP)).min(right));
-            marks.push(Mark::line(vec![(from, BOTTOM - (from - x)), (to, BOTTOM - (to - x))], HATCH, 1.0));
+            if from < to {
+                marks.push(Mark::line(vec![(from, BOTTOM - (from - x)), (to, BOTTOM - (to - x))], HATCH, 1.0));
+            }
             x += 14.0;
         }
         if right - left > 90.0 {
@@ -195,7 +197,7 @@ fn traffic<Z: TimeZone<Offset: Display>>(marks: &mut Vec<Mark>, data: &Data, int
             if which == 0 {
                 marks.push(Mark::Steps { xs, lower: vec![BOTTOM; upper.len()], upper, colour, alpha: 0.25 });
             }
-            marks.push(Mark::line(outline, colour, 1.5));
+            marks.push(Mark::line(outline, colour, 1.25));
         }
     }
     Plot::finish(marks);

@@ -53,8 +53,8 @@ fn what_is_not_known_is_a_gap_and_said() {
     let hub = hub();
     let data = of(&hub, TENANT, 3600, None, hub.now()).unwrap();
     let known = traffic(&data).iter().filter(|moved| moved.is_some()).count();
-    assert_eq!((data.step_ns / S, data.intervals().len(), known), (5, 720, 119));
-    assert!(data.notes[0].contains("the hub started") && data.notes[1].contains("601 of 720"), "{:?}", data.notes);
+    assert_eq!((data.step_ns / S, data.intervals().len(), known), (10, 360, 59));
+    assert!(data.notes[0].contains("the hub started") && data.notes[1].contains("301 of 360"), "{:?}", data.notes);
     // Five minutes after its last word.
     let later = Now { ns: hub.now().ns + 300 * S, wall_ns: hub.now().wall_ns + 300 * S };
     let data = of(&hub, TENANT, 600, Some(10), later).unwrap();

@@ -1,6 +1,6 @@
 //! What the view shows, and what keys change about it.
 
-use super::rows::{Key, Looks, Row, View, tenant_name};
+use super::rows::{Key, Looks, Row, View};
 use super::series::Curve;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use stats::{Now, Reader, Series, Snapshot, Tenant};
@@ -65,8 +65,8 @@ pub(super) struct App {
     /// The lines of the list as they are shown: filtered and sorted.
     pub(super) rows: Vec<Row>,
     pub(super) selected: usize,
-    /// The line that stays selected wherever it goes.
-    selected_key: Option<Key>,
+    /// The line that was chosen, and stays selected wherever it goes.
+    chosen: Option<Key>,
     /// The first line on the screen, and how many there are; drawing sets both.
     pub(super) first: usize,
     pub(super) page: usize,
@@ -97,7 +97,7 @@ impl App {
             clock: String::new(),
             rows: Vec::new(),
             selected: 0,
-            selected_key: None,
+            chosen: None,
             first: 0,
             page: 1,
             remembered: HashMap::new(),
@@ -192,15 +192,15 @@ impl App {
             if reversed { order.reverse() } else { order }
         };
         rows.sort_by(|a, b| order(a, b).then_with(|| by_name(a, b)));
-        // The line is followed if it is still there; else the one in its place is selected.
-        let at = self.selected_key.as_ref().and_then(|key| rows.iter().position(|row| row.key == *key));
+        // A line that was chosen is followed if it is still there; else the one in its place is selected.
+        let at = self.chosen.as_ref().and_then(|key| rows.iter().position(|row| row.key == *key));
+        self.selected = at.unwrap_or(self.selected).min(rows.len().saturating_sub(1));
         self.rows = rows;
-        self.select(at.unwrap_or(self.selected));
     }
 
-    fn select(&mut self, at: usize) {
+    fn choose(&mut self, at: usize) {
         self.selected = at.min(self.rows.len().saturating_sub(1));
-        self.selected_key = self.rows.get(self.selected).map(|row| row.key.clone());
+        self.chosen = self.rows.get(self.selected).map(|row| row.key.clone());
     }
 
     /// Reads the history of the selected line, as wide as the chart is.
@@ -267,12 +267,12 @@ impl App {
             KeyCode::Char(digit @ '1'..='5') => self.show(View::ALL[digit as usize - '1' as usize].0),
             KeyCode::Tab | KeyCode::Right => self.show(View::ALL[(self.view as usize + 1) % views].0),
             KeyCode::BackTab | KeyCode::Left => self.show(View::ALL[(self.view as usize + views - 1) % views].0),
-            KeyCode::Up | KeyCode::Char('k') => self.select(self.selected.saturating_sub(1)),
-            KeyCode::Down | KeyCode::Char('j') => self.select(self.selected + 1),
-            KeyCode::PageUp => self.select(self.selected.saturating_sub(self.page)),
-            KeyCode::PageDown => self.select(self.selected + self.page),
-            KeyCode::Home | KeyCode::Char('g') => self.select(0),
-            KeyCode::End | KeyCode::Char('G') => self.select(usize::MAX),
+            KeyCode::Up | KeyCode::Char('k') => self.choose(self.selected.saturating_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => self.choose(self.selected + 1),
+            KeyCode::PageUp => self.choose(self.selected.saturating_sub(self.page)),
+            KeyCode::PageDown => self.choose(self.selected + self.page),
+            KeyCode::Home | KeyCode::Char('g') => self.choose(0),
+            KeyCode::End | KeyCode::Char('G') => self.choose(usize::MAX),
             KeyCode::Char('n') => self.sort_by(Sort::Name),
             KeyCode::Char('i') => self.sort_by(Sort::In),
             KeyCode::Char('o') => self.sort_by(Sort::Out),
@@ -287,7 +287,7 @@ impl App {
     }
 
     fn show(&mut self, view: View) {
-        (self.view, self.opened, self.selected_key) = (view, None, None);
+        (self.view, self.opened, self.chosen) = (view, None, None);
         (self.selected, self.first) = (0, 0);
     }
 
@@ -297,8 +297,9 @@ impl App {
     }
 
     fn open(&mut self) {
-        if let (None, Some(Key::Tenant(tenant) | Key::Site(tenant, _))) = (self.opened, &self.selected_key) {
-            self.opened = Some(*tenant);
+        let Some(row) = self.rows.get(self.selected) else { return };
+        if let (None, Key::Tenant(tenant) | Key::Site(tenant, _)) = (self.opened, &row.key) {
+            (self.opened, self.chosen) = (Some(*tenant), None);
             // What named the tenant need not name its sites.
             self.filter.clear();
             (self.selected, self.first) = (0, 0);
@@ -308,19 +309,17 @@ impl App {
     fn close(&mut self) {
         let Some(tenant) = self.opened.take() else { return };
         if self.view == View::Tenants {
-            self.selected_key = Some(Key::Tenant(tenant));
+            self.chosen = Some(Key::Tenant(tenant));
         }
     }
 
     /// What the selected line is called.
     pub(super) fn title(&self) -> String {
         let Some(row) = self.rows.get(self.selected) else { return String::new() };
-        let tenant = self.opened_tenant().map(tenant_name);
-        match (&row.key, tenant) {
-            (Key::Site(..), _) => format!("{} {}", row.cells[0], row.cells[1]),
-            (Key::Worker(number), _) => format!("worker {number}"),
-            (Key::Tenant(_), _) if !row.cells[1].is_empty() => format!("{} {}", row.cells[0], row.cells[1]),
-            _ => row.cells[0].clone(),
+        match &row.key {
+            Key::Worker(number) => format!("worker {number}"),
+            Key::Site(..) | Key::Tenant(_) => format!("{} {}", row.cells[0], row.cells[1]).trim_end().to_owned(),
+            Key::Port(_) | Key::Drop(_) => row.cells[0].clone(),
         }
     }
 }

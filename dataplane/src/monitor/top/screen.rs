@@ -73,15 +73,13 @@ fn header(page: &mut Page<'_>, app: &App) {
     };
     let hub = &new.snapshot.hub;
     let up = hub.ticked_ns.saturating_sub(started_ns(hub)) / 1_000_000_000;
-    let clock = match hub.clock_synchronised {
-        Some(true) => "   clock synchronised",
-        Some(false) => "   CLOCK NOT SYNCHRONISED",
-        None => "",
-    };
     let name = format!(" {} ", plain(&hub.name));
-    let after = page.put(0, 0, width, &name, BOLD.add_modifier(Modifier::REVERSED));
+    let mut after = page.put(0, 0, width, &name, BOLD.add_modifier(Modifier::REVERSED));
+    if hub.clock_synchronised == Some(false) {
+        after = page.put(after + 2, 0, width, " CLOCK NOT SYNCHRONISED ", ALARM);
+    }
     let text = format!(
-        "  ekiden {}   up {}   {} of {} sessions{clock}",
+        "  ekiden {}   up {}   {} of {} sessions",
         plain(&hub.build),
         duration(up),
         count(hub.sessions),

@@ -129,6 +129,8 @@ fn a_tenant_opens_with_its_sites_and_drops_and_closes_again() {
 fn filter_and_sort() {
     let mut seat = Seat::new(80, 24);
     assert_eq!(seat.names(), ["WAN00001001", "WAN00001002", "1003"]);
+    // From here on a line is chosen.
+    seat.press("g");
     seat.press("n");
     assert_eq!(seat.names(), ["1003", "WAN00001001", "WAN00001002"]);
     seat.press("n");

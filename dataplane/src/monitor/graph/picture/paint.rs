@@ -161,10 +161,10 @@ pub(super) fn png(marks: &[Mark], (width, height): (f64, f64), fonts: &Fonts) ->
                 match mark {
                     Mark::Steps { xs, lower, upper, colour: rgb, alpha } => {
                         for (i, (lower, upper)) in lower.iter().zip(upper).enumerate() {
-                            // Edges are not drawn twice: what is seen through would be darker there.
-                            let (left, right) = (fine(xs[i]), fine(xs[i + 1]) - 1);
-                            let (top, bottom) = (fine(*upper), fine(*lower) - 1);
-                            if left <= right && top <= bottom {
+                            // The lower right corner is not drawn: what is seen through is not darker where two meet.
+                            let (left, right) = (fine(xs[i]), fine(xs[i + 1]));
+                            let (top, bottom) = (fine(*upper), fine(*lower));
+                            if left < right && top < bottom {
                                 let style = colour(*rgb).mix(*alpha).filled();
                                 area.draw(&Rectangle::new([(left, top), (right, bottom)], style))?;
                             }
@@ -218,8 +218,8 @@ where
         return Ok(());
     }
     let half = width / 2.0;
-    let (left, right) = (fine(x0.min(x1) - half), fine(x0.max(x1) + half) - 1);
-    let (top, bottom) = (fine(y0.min(y1) - half), fine(y0.max(y1) + half) - 1);
+    let (left, right) = (fine(x0.min(x1) - half), fine(x0.max(x1) + half));
+    let (top, bottom) = (fine(y0.min(y1) - half), fine(y0.max(y1) + half));
     area.draw(&Rectangle::new([(left, top), (right, bottom)], colour(rgb).filled()))?;
     Ok(())
 }
