@@ -9,9 +9,14 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The size of a plain terminal.
+const LINES: NonZero<u16> = NonZero::new(24).unwrap();
+const COLUMNS: NonZero<u16> = NonZero::new(80).unwrap();
 
 /// A terminal of 80 columns and 24 lines.
 pub struct Terminal {
@@ -32,7 +37,7 @@ impl Terminal {
         unlockpt(&keyboard)?;
         let name = ptsname(&keyboard, Vec::new())?;
         let line = File::from(open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?);
-        tcsetwinsize(&keyboard, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })?;
+        tcsetwinsize(&keyboard, Winsize { ws_row: LINES.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 })?;
         let settings = tcgetattr(&line)?;
         // The terminal is the program's controlling one, so that it is told of a new size. Both replace themselves.
         let mut command = Command::new("setsid");
@@ -41,7 +46,7 @@ impl Terminal {
         command.stdin(line.try_clone()?).stdout(line.try_clone()?).stderr(line.try_clone()?);
         let process = Process::adopt(command, directory.join("terminal.log"))?;
         let keyboard = File::from(keyboard);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(LINES, COLUMNS, 0)));
         let (seen, mut from) = (Arc::downgrade(&screen), keyboard.try_clone()?);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -63,7 +68,7 @@ impl Terminal {
 
     /// The lines of the screen.
     pub fn lines(&self) -> Vec<String> {
-        self.look(|screen| screen.rows(0, screen.size().1).collect())
+        self.look(|screen| screen.rows(0, screen.size().1.get()).collect())
     }
 
     /// Waits until the screen says something.
@@ -79,7 +84,8 @@ impl Terminal {
 
     /// Makes it larger or smaller.
     pub fn resize(&self, lines: u16, columns: u16) -> Result<()> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(lines, columns);
+        let size = NonZero::new(lines).zip(NonZero::new(columns)).context("a screen of nothing")?;
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).screen_mut().set_size(size.0, size.1);
         Ok(tcsetwinsize(&self.keyboard, Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
     }
 

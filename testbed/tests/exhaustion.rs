@@ -111,7 +111,7 @@ fn a_full_or_read_only_run_directory_is_said_before_anything_is_touched() -> Res
             |how: &str| run(std::process::Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&disk));
         remount("ro")?;
         refused(&mut hub, "Read-only file system")?;
-        remount("rw,nr_inodes=64")?;
+        remount("rw,nr_inodes=64,size=16m")?;
         begin(&mut hub, &mut sites)?;
 
         // Under a hub that runs, nothing more is needed of it.

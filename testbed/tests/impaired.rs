@@ -100,7 +100,8 @@ fn default_clients_work(mtu: u16) -> Result<()> {
             ensure!(transfer.mbits > 0.5, "{transfer:?}");
         }
         let drops = hub.balance()?.drops();
-        let expected = ["too_large", "fragment_timeout", "xdp_fragment_rate", "tx_ring_full", "control_busy"];
+        let expected =
+            ["too_large", "fragment_timeout", "fragment_limit", "xdp_fragment_rate", "tx_ring_full", "control_busy"];
         ensure!(drops.keys().all(|reason| expected.contains(&&**reason)), "{drops:?}");
         Ok(())
     })

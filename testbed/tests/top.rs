@@ -30,7 +30,8 @@ fn line<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
 fn rate(line: &str, from_right: usize) -> Option<f64> {
     let word = line.split_whitespace().rev().nth(from_right)?;
     let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)].into_iter().find(|(unit, _)| *unit == &word[digits.len()..])?.1;
+    let factor =
+        [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)].into_iter().find(|(unit, _)| *unit == &word[digits.len()..])?.1;
     Some(digits.parse::<f64>().ok()? * factor)
 }
 
@@ -38,7 +39,8 @@ fn rate(line: &str, from_right: usize) -> Option<f64> {
 fn traffic_is_seen_filtered_and_opened_and_the_terminal_is_left_as_it_was() -> Result<()> {
     lab::test(|lab| {
         let (_world, _hub, sites, mut terminal) = watched(lab)?;
-        terminal.until("both tenants", |lines| line(lines, "WAN00001001").and(line(lines, "WAN00001002")).map(|_| ()))?;
+        terminal
+            .until("both tenants", |lines| line(lines, "WAN00001001").and(line(lines, "WAN00001002")).map(|_| ()))?;
         ensure!(terminal.look(vt100::Screen::alternate_screen), "it writes over what was on the screen");
 
         // Bits in and out are the fourth and third of the last five columns, packets the next two.
@@ -51,11 +53,14 @@ fn traffic_is_seen_filtered_and_opened_and_the_terminal_is_left_as_it_was() -> R
         ensure!(bits / packets > 40.0 * 8.0 && bits / packets < 9000.0 * 8.0, "{bits} bit/s in {packets} packets/s");
         ensure!(idle < 1e5, "tenant 1002 is idle, and shown with {idle} bit/s");
         // The chart of the selected tenant: there are bars in it.
-        terminal.until("a chart", |lines| lines[18..].iter().any(|line| line.contains('█') || line.contains('▂')).then_some(()))?;
+        terminal.until("a chart", |lines| {
+            lines[18..].iter().any(|line| line.contains('█') || line.contains('▂')).then_some(())
+        })?;
         transfer.finish()?;
 
         terminal.press("/2")?;
-        terminal.until("the other tenant is filtered out", |lines| line(lines, "WAN00001001").is_none().then_some(()))?;
+        terminal
+            .until("the other tenant is filtered out", |lines| line(lines, "WAN00001001").is_none().then_some(()))?;
         terminal.until("the filter's line", |lines| lines[23].starts_with("/2").then_some(()))?;
         terminal.press("\u{1b}")?;
         terminal.until("both again", |lines| line(lines, "WAN00001001").and(line(lines, "WAN00001002")).map(|_| ()))?;
@@ -88,7 +93,8 @@ fn the_end_of_a_hub_is_said_and_the_next_one_found_and_a_signal_restores_the_ter
         let (_world, mut hub, _sites, terminal) = watched(lab)?;
         terminal.until("a hub that lives", |lines| lines[1].starts_with(" in  ").then_some(()))?;
         hub.kill()?;
-        terminal.until("the hub is gone", |lines| lines[1].contains("THE HUB IS GONE OR STUCK: last tick").then_some(()))?;
+        terminal
+            .until("the hub is gone", |lines| lines[1].contains("THE HUB IS GONE OR STUCK: last tick").then_some(()))?;
         hub.start()?;
         terminal.until("the next hub", |lines| lines[1].starts_with(" in  ").then_some(()))?;
         hub.stop()?;
@@ -103,7 +109,8 @@ fn the_end_of_a_hub_is_said_and_the_next_one_found_and_a_signal_restores_the_ter
 
 #[test]
 fn without_a_terminal_it_says_so() -> Result<()> {
-    let output = std::process::Command::new(ekiden_testbed::hub::binary()?).args(["top", "--stats", "/none"]).output()?;
+    let output =
+        std::process::Command::new(ekiden_testbed::hub::binary()?).args(["top", "--stats", "/none"]).output()?;
     let said = String::from_utf8(output.stderr).context("UTF-8")?;
     ensure!(!output.status.success() && said.contains("needs a terminal"), "{said}");
     Ok(())

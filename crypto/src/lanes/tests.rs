@@ -124,7 +124,7 @@ fn poly1305_where_it_wraps() {
     for s in [0, 1, u128::MAX] {
         for blocks in 1..=8u128 {
             // The block of lengths, and 2^128 above every block.
-            let constant = blocks * BLOCK_BYTES << 64;
+            let constant = (blocks * BLOCK_BYTES) << 64;
             for low in (0..48u128).map(|n| n.wrapping_sub(24)) {
                 // What remains modulo 2^128 goes into the last block; the others are as full, or as empty, as can be.
                 for full in 0..blocks {

@@ -105,7 +105,8 @@ fn a_site_has_its_own_and_near_names_are_offered() {
     assert_eq!((data.intervals()[0].moved, data.subtitle.as_str()), (Some([100, 10_000, 0, 0]), "site a"));
     assert_eq!(site("大阪").unwrap().intervals()[0].moved, Some([0, 0, 100, 10_000]));
     assert_eq!(site("nagoya").unwrap_err().to_string(), "tenant WAN00001001 has no site \"nagoya\"; it has a, 大阪");
-    let tenant = |tenant| of(&hub, Wanted::Traffic { tenant, site: None }, 60, None, hub.now()).unwrap_err().to_string();
+    let tenant =
+        |tenant| of(&hub, Wanted::Traffic { tenant, site: None }, 60, None, hub.now()).unwrap_err().to_string();
     let said = "hub tokyo-1 has no tenant with the id or service code \"WAN0001001\"; did you mean \"WAN00001001\"?";
     assert_eq!(tenant("WAN0001001"), said);
     assert_eq!(tenant("zzz"), "hub tokyo-1 has no tenant with the id or service code \"zzz\"");
@@ -136,7 +137,10 @@ fn pictures_hold_what_they_are_of_and_nothing_that_others_wrote() {
     let hub = hub();
     let hostile = Wanted::Traffic { tenant: "WAN00001002", site: None };
     for (wanted, words) in [
-        (TENANT, vec!["WAN00001001", "株式会社 駅伝", "95th percentile", "8.00 kbit/s", "kbit/s", "20:50", "no records"]),
+        (
+            TENANT,
+            vec!["WAN00001001", "株式会社 駅伝", "95th percentile", "8.00 kbit/s", "kbit/s", "20:50", "no records"],
+        ),
         (Wanted::Drops, vec!["no_route", "ttl_expired", "packets/s", "averages over 10 s"]),
         (hostile, vec!["WAN00001002", "evil\\u{1b}[2J\\u{202e}", "&lt;b&gt;"]),
     ] {
@@ -160,7 +164,8 @@ fn pictures_hold_what_they_are_of_and_nothing_that_others_wrote() {
 
 #[test]
 fn durations() {
-    let parsed: Vec<_> = ["90s", "15m", "1h", "2d", "250ms"].map(|text| parse_duration(text).unwrap().as_millis()).into();
+    let parsed: Vec<_> =
+        ["90s", "15m", "1h", "2d", "250ms"].map(|text| parse_duration(text).unwrap().as_millis()).into();
     assert_eq!(parsed, [90_000, 900_000, 3_600_000, 172_800_000, 250]);
     for wrong in ["", "5", "s", "-1s", "1.5h", "1y", "0s", "99999999999999999999s", "366d", "1 h", "１h"] {
         assert!(parse_duration(wrong).is_err(), "{wrong}");
