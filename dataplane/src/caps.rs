@@ -101,7 +101,8 @@ pub fn join(group: u32) -> Result<(), CapsError> {
     let group = nix::unistd::Gid::from_raw(group);
     match group == nix::unistd::getegid() {
         true => Ok(()),
-        false => nix::unistd::setresgid(group, group, group).map_err(kernel("take the group of [stats]")),
+        false => nix::unistd::setresgid(group, group, group)
+            .map_err(kernel("take the group of [stats] (a systemd unit says it with Group= instead)")),
     }
 }
 

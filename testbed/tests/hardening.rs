@@ -247,7 +247,8 @@ fn a_running_hub_has_no_privilege_that_it_does_not_need() -> Result<()> {
         );
         for (name, fields) in &threads {
             // Control has what it needs to follow the network; who reads packets and requests has nothing.
-            let held = if name.starts_with("worker-") || name == "ekiden-api" { &none } else { &control };
+            let bare = name.starts_with("worker-") || ["ekiden-api", "ekiden-stats"].contains(&name.as_str());
+            let held = if bare { &none } else { &control };
             let wanted =
                 [("CapPrm", held), ("CapEff", held), ("CapInh", &none), ("CapAmb", &none), ("CapBnd", &bounding)];
             for (set, wanted) in wanted {

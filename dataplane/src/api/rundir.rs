@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -85,8 +85,11 @@ impl RunDir {
 
     /// Lets the process's group see into the hub, where the directory was made for another.
     pub fn share(&self) -> Result<(), RunDirError> {
-        let group = rustix::process::getegid();
-        let given = std::os::unix::fs::chown(&self.path, None, Some(group.as_raw()));
+        let group = rustix::process::getegid().as_raw();
+        let given = fs::metadata(&self.path).and_then(|now| match now.gid() == group {
+            true => Ok(()),
+            false => std::os::unix::fs::chown(&self.path, None, Some(group)),
+        });
         given.map_err(|source| RunDirError::Io {
             what: "let the hub's group see into",
             path: self.path.clone(),
