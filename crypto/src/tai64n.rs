@@ -54,6 +54,11 @@ impl Tai64n {
         Self::new(secs.saturating_add(seconds), nanos)
     }
 
+    /// Whole seconds by which the clock is behind the stamp.
+    pub fn ahead_of(self, unix: SystemTimeParts) -> u64 {
+        self.parts().0.saturating_sub(EPOCH.saturating_add(unix.secs))
+    }
+
     fn new(secs: u64, nanos: u32) -> Self {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&secs.to_be_bytes());

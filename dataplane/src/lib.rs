@@ -10,6 +10,9 @@ pub mod control;
 pub mod logging;
 pub mod mailbox;
 pub mod monitor;
+#[cfg(test)]
+#[path = "../tests/mutate/mod.rs"]
+mod mutate;
 pub mod notify;
 pub mod packet;
 pub mod ports;

@@ -161,11 +161,19 @@ impl Control {
             wake,
             requests,
             ports,
-            facts,
+            mut facts,
             session_bits,
             reserved,
             notify,
         } = parts;
+        let behind = state.stamped().map_or(0, |stamp| crypto::Tai64n(stamp).ahead_of(unix_now()));
+        if behind > 0 {
+            let warning = format!(
+                "the wall clock is {behind} s behind what an earlier hub has told its sites: the timestamps of handshakes go on from there"
+            );
+            tracing::warn!("{warning}");
+            facts.warnings.push(warning);
+        }
         let sites = Site::all(&desired, &state);
         let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
         let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();

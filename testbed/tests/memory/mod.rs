@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use blake2::digest::consts::U16;
@@ -88,9 +88,6 @@ impl Client {
         self.socket.send(&keepalive)?;
         Ok([send, receive])
     }
-
-    /// So long after an initiation the hub hears another of the same site.
-    pub(crate) const PAUSE: Duration = Duration::from_millis(60);
 }
 
 /// How often half of a key, either half, occurs in a process's writable memory, for each of the keys.

@@ -199,6 +199,48 @@ fn three_days_of_renewals_lose_nothing() {
 }
 
 #[test]
+fn a_wall_clock_that_steps_by_hours_costs_no_packet() {
+    let mut simulation = Simulation::new(3);
+    simulation.run(seconds(2.0), [true, false]);
+    for (step, node) in [(5, 0), (-11, 0), (7, 1), (-2, 1), (-5, 0), (6, 0), (-6, 1)] {
+        let wall = &mut simulation.nodes[node].wall;
+        *wall = wall.checked_add_signed(step * 3600).unwrap();
+        // Sessions are renewed three times, by whoever began the one before.
+        let before = simulation.handshakes;
+        simulation.run(simulation.now + Duration::from_secs(400), [true, true]);
+        assert!(simulation.handshakes >= before + 3);
+        for to in 0..2 {
+            let silent = simulation.now.since(simulation.arrived[to]);
+            assert!(silent <= LOOK + Duration::from_millis(20), "nothing for {silent:?} after {step} hours at {node}");
+        }
+    }
+    simulation.end();
+}
+
+#[test]
+fn after_hours_of_sleep_the_first_packet_makes_a_session() {
+    let mut simulation = Simulation::new(4);
+    simulation.run(seconds(10.0), [true, true]);
+    for hours in [1, 9] {
+        // Neither runs, and what was on the way is long gone.
+        simulation.path.clear();
+        simulation.now = simulation.now + Duration::from_secs(3600 * hours);
+        let awake = simulation.now;
+        // Timers that are hours late come before anything is sent (a worker looks at a session's age by itself).
+        for node in &mut simulation.nodes {
+            node.now = awake;
+            node.poll();
+        }
+        simulation.run(awake + RECOVERY, [true, true]);
+        assert!(simulation.arrived.iter().all(|arrived| *arrived > awake), "no data after {hours} hours");
+        let steady = simulation.now;
+        simulation.run(steady + Duration::from_secs(400), [true, true]);
+        assert!(simulation.arrived.iter().all(|at| simulation.now.since(*at) <= LOOK + Duration::from_millis(20)));
+    }
+    simulation.end();
+}
+
+#[test]
 fn a_path_that_dies_is_given_up_and_found_again() {
     let mut simulation = Simulation::new(2);
     simulation.run(seconds(10.0), [true, true]);

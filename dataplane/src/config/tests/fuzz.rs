@@ -1,15 +1,12 @@
 //! Any text as a configuration: it is refused, with the place of each problem, or accepted, and then for good.
 
-#[path = "../../../tests/mutate/mod.rs"]
-mod mutate;
-
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bolero::generator::produce;
 
 use super::*;
-use mutate::{Recipe, corpus, mutate, seconds};
+use crate::mutate::{Recipe, corpus, mutate, seconds};
 
 #[test]
 fn any_text() {

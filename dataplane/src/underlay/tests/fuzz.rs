@@ -1,9 +1,6 @@
 //! Any datagram from netlink: what a kernel really said, changed. A message that makes no sense is passed over; none makes
 //! the table panic, grow without end, or tell of a port that the hub has not.
 
-#[path = "../../../tests/mutate/mod.rs"]
-mod mutate;
-
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
@@ -13,7 +10,7 @@ use super::super::Key;
 use super::super::netlink::fuzz::{Read, read};
 use super::super::table::Table;
 use super::*;
-use mutate::{Recipe, corpus, mutate, seconds};
+use crate::mutate::{Recipe, corpus, mutate, seconds};
 
 fn key() -> Key {
     Key { remote: ip("192.0.2.7"), local: None }
