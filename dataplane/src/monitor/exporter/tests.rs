@@ -291,7 +291,7 @@ fn latencies_are_cumulative_buckets() {
     hub.rows[0].latency.record(7_000_000_000, 2);
     let found = scrape(&mut hub.exporter());
     let bucket = |le: &str| found[&format!(r#"ekiden_worker_latency_seconds_bucket{{le="{le}",worker="0"}}"#)];
-    assert_eq!(["1e-6", "0.00005", "0.0001", "5.0", "+Inf"].map(bucket), [3.0, 3.0, 8.0, 8.0, 10.0], "{found:#?}");
+    assert_eq!(["0.000001", "0.00005", "0.0001", "5.0", "+Inf"].map(bucket), [3.0, 3.0, 8.0, 8.0, 10.0], "{found:#?}");
     assert_eq!(found[r#"ekiden_worker_latency_seconds_count{worker="0"}"#], 10.0);
     let sum = found[r#"ekiden_worker_latency_seconds_sum{worker="0"}"#];
     assert!((sum - (3.0 * 900e-9 + 5.0 * 60e-6 + 14.0)).abs() < 1e-9, "{sum}");
