@@ -125,6 +125,8 @@ const BITS: u8 = 16;
 
 struct Trial {
     steering: Steering,
+    /// Where a worker would say that it has read its ring: without it, the ring would seem to run full.
+    gauge: bpf::Gauge,
     _socket: OwnedFd,
 }
 
@@ -143,11 +145,13 @@ impl Trial {
         let entry = SessionEntry { index, worker: 0, tenant: 0, site: 0, state: SessionState::Live };
         steering.set_session(index & 0xffff, entry).unwrap();
         steering.program(0).unwrap();
-        Self { steering, _socket: socket }
+        let gauge = steering.gauge(0, 0).unwrap();
+        Self { steering, gauge, _socket: socket }
     }
 
     fn xdp(&mut self, frame: &[u8]) -> Xdp {
         let drops = |steering: &Steering| steering.counters().unwrap()[0].drops.clone();
+        self.gauge.say(0);
         let before = drops(&self.steering);
         let (verdict, _) = self.steering.program(0).unwrap().test_run(frame, 1).unwrap();
         let after = drops(&self.steering);

@@ -93,13 +93,18 @@ const ENDED: u64 = 3;
 impl Segment {
     /// A segment that will be at `path`, all its memory there: a file of a full tmpfs would fail at some later store instead.
     pub fn create(path: &Path, spec: Spec) -> Result<Created, CreateError> {
+        Self::create_at(path, spec, Now::read())
+    }
+
+    /// The same, of a hub that started at another moment.
+    pub fn create_at(path: &Path, spec: Spec, started: Now) -> Result<Created, CreateError> {
         let mut boot_id = [0; 16];
         getrandom::fill(&mut boot_id).map_err(|error| CreateError {
             what: "find randomness for",
             path: path.into(),
             source: io::Error::other(error.to_string()),
         })?;
-        Self::at(path, spec, 1, boot_id, Now::read())
+        Self::at(path, spec, 1, boot_id, started)
     }
 
     fn at(path: &Path, spec: Spec, generation: u64, boot_id: [u8; 16], started: Now) -> Result<Created, CreateError> {

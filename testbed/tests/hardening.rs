@@ -418,7 +418,7 @@ fn the_unit_is_scored_by_systemd() -> Result<()> {
     // An "exposure" of 0 to 10; what is left is told by `systemd-analyze security --offline=true` itself: it has the
     // network, four capabilities and the address families that a hub cannot be without, and it is root's.
     let mut command = Command::new("systemd-analyze");
-    command.args(["security", "--no-pager", "--offline=true", "--threshold=25", UNIT]);
+    command.args(["security", "--no-pager", "--offline=true", "--threshold=28", UNIT]);
     let text = run(&mut command)?;
     let score = text.lines().last().unwrap_or_default().to_owned();
     eprintln!("{score}");
@@ -431,7 +431,7 @@ fn the_unit_is_scored_by_systemd() -> Result<()> {
         fs::read_to_string(UNIT)?.replace("ProtectSystem=strict\n", "").replace("NoNewPrivileges=yes\n", ""),
     )?;
     let status = Command::new("systemd-analyze")
-        .args(["security", "--no-pager", "--offline=true", "--threshold=25"])
+        .args(["security", "--no-pager", "--offline=true", "--threshold=28"])
         .arg(&worse)
         .output()?;
     ensure!(!status.status.success(), "a worse unit is as good: {score}");

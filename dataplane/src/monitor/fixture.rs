@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
 
 pub(super) const S: u64 = 1_000_000_000;
-/// Noon of 14 November 2023, UTC, less a thousand seconds.
-const WALL: u64 = 1_699_963_200 - 1000;
+/// The machine runs for so many seconds when a hub starts.
+const STARTED: u64 = 100_000;
+/// The machine started so that the hub does at noon of 14 November 2023, UTC, less a thousand seconds.
+const WALL: u64 = 1_699_963_200 - 1000 - STARTED;
 
 pub(super) struct Hub {
     directory: tempfile::TempDir,
@@ -18,10 +20,9 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    /// Three tenants with sites "a" and "b" each: one as they are, one that means harm, and one without a name. It started
-    /// at second 1000.
+    /// Three tenants with sites "a" and "b" each: one as they are, one that means harm, and one without a name.
     pub(super) fn new() -> Self {
-        Self::in_directory(tempfile::tempdir().unwrap(), 1000)
+        Self::in_directory(tempfile::tempdir().unwrap(), STARTED)
     }
 
     fn in_directory(directory: tempfile::TempDir, second: u64) -> Self {
@@ -35,7 +36,8 @@ impl Hub {
             memory: 64 << 20,
             group: None,
         };
-        let mut segment = Segment::create(&directory.path().join("stats"), spec).unwrap().segment;
+        let started = Now { ns: second * S, wall_ns: (WALL + second) * S };
+        let mut segment = Segment::create_at(&directory.path().join("stats"), spec, started).unwrap().segment;
         segment.configure(|directory| {
             let tenants = [
                 (1001, "WAN00001001", "株式会社 駅伝 東京本社ネットワークサービス"),

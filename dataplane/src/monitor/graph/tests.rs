@@ -83,9 +83,9 @@ fn numbers_for_a_spreadsheet() {
     let hub = hub();
     let data = of(&hub, TENANT, 30, Some(10), hub.now()).unwrap();
     let expected = "time,seconds,in_packets,in_bytes,out_packets,out_bytes\n\
+                    2023-11-14T20:52:40+09:00,10,100,10000,100,10000\n\
                     2023-11-14T20:52:50+09:00,10,100,10000,100,10000\n\
-                    2023-11-14T20:53:00+09:00,10,100,10000,100,10000\n\
-                    2023-11-14T20:53:10+09:00,10,100,10000,100,10000\n";
+                    2023-11-14T20:53:00+09:00,10,100,10000,100,10000\n";
     assert_eq!(csv::write(&data, &japan()), expected);
     let data = of(&hub, Wanted::Drops, 120, Some(60), hub.now()).unwrap();
     let text = csv::write(&data, &japan());

@@ -64,7 +64,7 @@ fn any_message_of_the_kernel() {
         "Fact(Address",
         "Fact(Neighbour",
         "Fact(Routes",
-        "Fact(Policy)",
+        "Fact(Policy",
         "Answer(Ok(Route",
         "Answer(Err(",
         "change",
