@@ -27,6 +27,7 @@ mod table;
 pub(crate) mod tests;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -134,8 +135,7 @@ pub struct Underlay {
     dump: Option<Dump>,
     /// Lines of the dumps so far.
     lines: Vec<Fact>,
-    /// Events heard since the first of the dumps was asked for. What a dump says may be older than they are, and so they are
-    /// applied once more on top of it.
+    /// Events heard since the first of the dumps was asked for: what a dump says of the same thing may be older.
     heard: Vec<Fact>,
     batch: Vec<Request>,
     /// When the kernel last answered, or was last asked.
@@ -263,8 +263,7 @@ impl Underlay {
                         Dump::Addresses => *dump = Some(Dump::Neighbours),
                         Dump::Neighbours => {
                             *dump = None;
-                            table.replace(std::mem::take(lines), now);
-                            std::mem::take(since).into_iter().for_each(|fact| table.apply(fact, now));
+                            table.replace(latest(lines.drain(..).chain(since.drain(..))), now);
                         }
                     },
                     Answer::Torn => table.resync = true,
@@ -340,4 +339,25 @@ impl Underlay {
         };
         asking.min(self.table.timer())
     }
+}
+
+/// Of several facts about the same link, address or neighbour the last one: links first, as the table needs them.
+fn latest(facts: impl Iterator<Item = Fact>) -> Vec<Fact> {
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    enum About {
+        Link(u32),
+        Address(u32, IpAddr),
+        Neighbour(netlink::Hop),
+    }
+    let about = |fact: Fact| {
+        let about = match &fact {
+            Fact::Link(link) => About::Link(link.ifindex),
+            Fact::LinkGone { ifindex } => About::Link(*ifindex),
+            Fact::Address { ifindex, address, .. } => About::Address(*ifindex, *address),
+            Fact::Neighbour { hop, .. } => About::Neighbour(*hop),
+            Fact::Routes { .. } | Fact::Policy => return None,
+        };
+        Some((about, fact))
+    };
+    facts.filter_map(about).collect::<BTreeMap<_, _>>().into_values().collect()
 }
