@@ -94,7 +94,7 @@ impl Costs {
         let lanes = LaneCosts { batch, message, blocks, step };
         let mut costs = Self { ring, lanes, longest: MAX_TEXT, fewest: 0 };
         let pays = |text: &usize| costs.fewest_of(cpu, *text).is_some();
-        costs.longest = (0..=MAX_TEXT).step_by(chacha::BLOCK).take_while(pays).last().unwrap_or(0);
+        costs.longest = (0..=MAX_TEXT / chacha::BLOCK).rev().map(|n| n * chacha::BLOCK).find(pays).unwrap_or(0);
         costs.fewest = EXAMPLES.into_iter().filter_map(|text| costs.fewest_of(cpu, text)).min().unwrap_or(usize::MAX);
         costs
     }
@@ -174,7 +174,8 @@ impl Plan {
             let Some(shape) = shape.filter(|shape| shape.text <= costs.longest && shape.mac_blocks < 1 << 24) else {
                 continue;
             };
-            by_length[plan.count] = (shape.mac_blocks as u32) << 6 | n as u32;
+            // As they come, messages of one length are in order.
+            by_length[plan.count] = (shape.mac_blocks as u32) << 6 | (LAST - n) as u32;
             texts[n] = shape.text as u32;
             plan.count += 1;
             plan.chosen |= 1 << n;
@@ -184,7 +185,7 @@ impl Plan {
             by_length.sort_unstable_by(|a, b| b.cmp(a));
         }
         for (order, n) in plan.order.iter_mut().zip(&*by_length) {
-            *order = (*n & 63) as u8;
+            *order = number(*n) as u8;
         }
         plan.first = best_split(cpu, costs, by_length, &texts);
         for n in &plan.order[..plan.first] {
@@ -204,10 +205,18 @@ impl Plan {
     }
 }
 
+/// The number of the last message of a full batch: six bits.
+const LAST: usize = BATCH - 1;
+
+/// The number in an element of a list by length.
+fn number(element: u32) -> usize {
+    LAST - (element as usize & LAST)
+}
+
 /// How many of these, from the longest on, are better left to ring: their blocks of Poly1305 and numbers, and by number their bytes.
 fn best_split(cpu: Cpu, costs: &Costs, by_length: &[u32], texts: &[u32; BATCH]) -> usize {
     let count = by_length.len();
-    let text = |n: u32| texts[(n & 63) as usize] as usize;
+    let text = |element: u32| texts[number(element)] as usize;
     let mut blocks: usize = by_length.iter().map(|n| 1 + text(*n).div_ceil(chacha::BLOCK)).sum();
     let all_by_ring: Ticks = by_length.iter().map(|n| costs.ring(text(*n))).sum();
     let (mut best, mut best_ticks, mut by_ring) = (count, all_by_ring, 0);
