@@ -28,10 +28,16 @@ macro_rules! models {
                     }
                 }
             });
-            let first = rows[usize::from(outputs_first)].read();
-            let second = rows[usize::from(!outputs_first)].read();
-            let (left, came) = if outputs_first { (first, second) } else { (second, first) };
-            assert!(left <= came, "more left than came");
+            let reader = thread::spawn({
+                let rows = rows.clone();
+                move || {
+                    let first = rows[usize::from(outputs_first)].read();
+                    let second = rows[usize::from(!outputs_first)].read();
+                    let (left, came) = if outputs_first { (first, second) } else { (second, first) };
+                    assert!(left <= came, "more left than came");
+                }
+            });
+            reader.join().unwrap();
             worker.join().unwrap();
             assert_eq!((rows[0].read(), rows[1].read()), (2, 2));
         }
@@ -50,14 +56,17 @@ macro_rules! models {
                     }
                 }
             });
-            let sequence = Sequence::of(&words[0]);
-            if let Some(begun) = sequence.begin() {
-                let found = (words[1].read(), words[2].read());
-                if sequence.unchanged(begun) {
-                    assert_eq!(found.0, found.1, "half of a directory");
-                    assert_eq!(found.0, begun / 2 + 1, "another directory than its number says");
+            let reader = thread::spawn(move || {
+                let sequence = Sequence::of(&words[0]);
+                if let Some(begun) = sequence.begin() {
+                    let found = (words[1].read(), words[2].read());
+                    if sequence.unchanged(begun) {
+                        assert_eq!(found.0, found.1, "half of a directory");
+                        assert_eq!(found.0, begun / 2 + 1, "another directory than its number says");
+                    }
                 }
-            }
+            });
+            reader.join().unwrap();
             control.join().unwrap();
         }
 
@@ -73,13 +82,16 @@ macro_rules! models {
                     }
                 }
             });
-            let next = ring.0.read();
-            if let Some(number) = next.checked_sub(1) {
-                match ring.1.read(number) {
-                    Found::Record(words) => assert_eq!(words, [number + 7; WORDS], "a torn record"),
-                    Found::Overwritten => assert_eq!(number, 0, "the last record is there once it was told"),
+            let reader = thread::spawn(move || {
+                let next = ring.0.read();
+                if let Some(number) = next.checked_sub(1) {
+                    match ring.1.read(number) {
+                        Found::Record(words) => assert_eq!(words, [number + 7; WORDS], "a torn record"),
+                        Found::Overwritten => assert_eq!(number, 0, "the last record is there once it was told"),
+                    }
                 }
-            }
+            });
+            reader.join().unwrap();
             publisher.join().unwrap();
         }
     };
@@ -115,6 +127,12 @@ fn a_record_is_whole_or_gone() {
 #[should_panic(expected = "more left than came")]
 fn inputs_before_outputs_would_look_negative() {
     model(|| shipped::books(false));
+}
+
+#[test]
+#[should_panic(expected = "more left than came")]
+fn without_order_the_books_would_look_negative() {
+    model(|| broken::books(true));
 }
 
 #[test]
