@@ -38,7 +38,8 @@ pub(super) struct Look {
     at: Now,
 }
 
-/// What the chart shows: columns of bits a second, in and out, the newest last. Of drops: packets a second, alone.
+/// What the chart shows: columns of bits a second, in and out, the newest last. Of drops: hundredths of packets a second, alone.
+/// Of workers: frames a second, and hundredths of a per cent of the time.
 #[derive(Debug, Default)]
 pub(super) struct Chart {
     pub(super) columns: Vec<Option<[u64; 2]>>,
@@ -222,7 +223,7 @@ impl App {
         let n = self.chart_width.min((end / step) as usize);
         let bits = |bytes: u64| bytes.saturating_mul(8) / step_s;
         let column = |[packets, rx, _, tx]: [u64; 4]| match series {
-            Series::Drop(_) => [packets / step_s, 0],
+            Series::Drop(_) => [packets.saturating_mul(100) / step_s, 0],
             _ => [bits(rx), bits(tx)],
         };
         let intervals = curve.intervals(end - n as u64 * step, step, n);

@@ -146,7 +146,7 @@ fn opened(page: &mut Page<'_>, app: &App, top: &mut u16, bottom: &mut u16) {
         return;
     };
     let after = page.put(0, *top, width, &tenant_name(tenant), BOLD);
-    let text = format!("  {}  (tenant {})", plain(&tenant.label), tenant.id);
+    let text = format!("  (tenant {})  {}", tenant.id, plain(&tenant.label));
     page.put(after, *top, width.saturating_sub(after), &text, PLAIN);
     *top += 1;
     let drops = looks.drops_of(tenant);
@@ -196,15 +196,15 @@ fn draw_chart(page: &mut Page<'_>, app: &App, top: u16) {
         Some(step) => format!("{}, a column {step} s", duration(step * shown.len() as u64)),
         None => "a column a look".to_owned(),
     };
-    let title = format!("{}: ", app.title());
-    let after = page.put(0, top, width.saturating_sub(32), &title, BOLD);
-    page.put(after, top, width.saturating_sub(after), &span, DIM);
+    let after = page.put(0, top, width.saturating_sub(span.width() as u16 + 2), &app.title(), BOLD);
+    page.put(after, top, width, &format!(": {span}"), DIM);
     type Format = fn(u64) -> String;
     let plain_number: Format = |value| si(value as f64);
+    let hundredths: Format = |value| si(value as f64 / 100.0);
     let share: Format = |value| format!("{} %", si(value as f64 / 100.0));
     let curves: &[(&str, Style, Format)] = match row.key {
-        Key::Drop(_) => &[("packets/s", PLAIN, plain_number)],
-        Key::Worker(_) => &[("frames/s", IN, plain_number), ("busy", OUT, share)],
+        Key::Drop(_) => &[("pkt/s", PLAIN, hundredths)],
+        Key::Worker(_) => &[("frm/s", IN, plain_number), ("busy", OUT, share)],
         _ => &[("in", IN, plain_number), ("out", OUT, plain_number)],
     };
     let lines = (CHART - 1) / curves.len() as u16;
