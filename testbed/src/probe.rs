@@ -82,11 +82,6 @@ impl Flow {
         Ok(Self(Process::start(from.directory(), from.namespace(), &name, &words, &[("LC_ALL", "C")])?))
     }
 
-    /// Whether it has come to its end.
-    pub fn is_over(&self) -> Result<bool> {
-        Ok(!self.0.is_alive()?)
-    }
-
     /// Ends it now. The last request may still be under way: it is not counted.
     pub fn stop(mut self) -> Result<Pings> {
         self.0.stop(Signal::INT)?;

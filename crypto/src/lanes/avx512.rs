@@ -276,16 +276,14 @@ fn multiply(h: Limbs, r: Limbs, r1_20: __m512i, r2_20: __m512i) -> Limbs {
 fn finish(h: Limbs, s: (__m512i, __m512i)) -> [[u8; 16]; MACS] {
     let mask = _mm512_set1_epi64(LIMB);
     let [mut h0, mut h1, mut h2] = h;
-    // Twice around: the second time the first limb takes at most 5, and a third carry would only follow limbs that are full.
-    for _ in 0..2 {
-        h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
-        h0 = _mm512_and_si512(h0, mask);
-        h2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(h1));
-        h1 = _mm512_and_si512(h1, mask);
-        let over = _mm512_srli_epi64::<42>(h2);
-        h2 = _mm512_and_si512(h2, _mm512_set1_epi64(TOP_LIMB));
-        h0 = _mm512_add_epi64(h0, _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over)));
-    }
+    // Once around, and once more from the first limb: which took 5 at most, and only where the carry came through limbs that it emptied.
+    h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
+    h0 = _mm512_and_si512(h0, mask);
+    h2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(h1));
+    h1 = _mm512_and_si512(h1, mask);
+    let over = _mm512_srli_epi64::<42>(h2);
+    h2 = _mm512_and_si512(h2, _mm512_set1_epi64(TOP_LIMB));
+    h0 = _mm512_add_epi64(h0, _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over)));
     h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
     h0 = _mm512_and_si512(h0, mask);
     // h + 5 reaches 2^130 just if h reaches p; then what is left of it is h - p.
