@@ -53,14 +53,14 @@ impl Curve {
                 previous = Some((number, boot, ns, before));
                 continue;
             }
-            let same_boot = record.boot == boot;
-            if !same_boot || record.number != number.wrapping_add(1) {
+            if record.boot != boot || record.number != number.wrapping_add(1) {
                 this.holes.push(ns..record.ns);
             } else if record.ns - ns > period + period / 2 {
                 this.corners.push((record.ns - period, total));
             }
             for (sum, (new, old)) in total.iter_mut().zip(counts.iter().zip(before)) {
-                *sum = sum.saturating_add(if same_boot { new.saturating_sub(old) } else { *new });
+                // Of another boot this is too little, and in a hole.
+                *sum = sum.saturating_add(new.saturating_sub(old));
             }
             this.corners.push((record.ns, total));
         }

@@ -408,6 +408,7 @@ mod tests {
         assert_eq!(plain("x\u{300}\u{301}\u{302}\u{303}"), "x\u{300}\u{301}");
         assert_eq!(plain("👨\u{200d}👩"), "👨\\u{200d}👩");
         assert_eq!(plain("\u{301}"), "");
+        assert_eq!(plain("one\u{2028}two\u{ad}three"), "one\\u{2028}two\\u{ad}three");
     }
 
     proptest! {
