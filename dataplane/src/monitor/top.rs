@@ -10,7 +10,9 @@ use super::place::SegmentArgs;
 use super::series;
 use anyhow::{Context, Result, bail};
 use app::{App, Go};
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::crossterm::execute;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::{Now, Reader};
@@ -49,8 +51,13 @@ pub fn command(args: &TopArgs) -> Result<()> {
     let interval = args.interval.max(SHORTEST);
     let (sender, happenings) = mpsc::channel();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not wait for signals")?;
-    // From here on a panic gives the terminal back too: the hook of `ratatui` does that.
     let mut terminal = ratatui::try_init().context("could not set the terminal up")?;
+    // From here on a panic gives the terminal back too.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore();
+        hook(panic);
+    }));
     let on_signal = sender.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
@@ -68,13 +75,20 @@ pub fn command(args: &TopArgs) -> Result<()> {
             Err(error) => break Err(error),
         }
     };
-    ratatui::restore();
+    restore();
     drop(terminal); // shows the cursor again, which a signal would not wait for
     if let End::Signal(signal) = ended? {
         // As if it had not been caught: who started us is told the truth.
         signal_hook::low_level::emulate_default_handler(signal)?;
     }
     Ok(())
+}
+
+/// Gives the terminal back. `ratatui` itself leaves it without a cursor where nothing is dropped: after a signal, and where a
+/// panic aborts.
+fn restore() {
+    ratatui::restore();
+    let _ = execute!(std::io::stdout(), Show);
 }
 
 /// Why it ended.
