@@ -76,7 +76,6 @@ pub fn command(args: &TopArgs) -> Result<()> {
         }
     };
     restore();
-    drop(terminal); // shows the cursor again, which a signal would not wait for
     if let End::Signal(signal) = ended? {
         // As if it had not been caught: who started us is told the truth.
         signal_hook::low_level::emulate_default_handler(signal)?;
