@@ -231,10 +231,10 @@ impl Data {
         self.window.start + i as u64 * self.step_ns
     }
 
-    /// A full ring ends within the first step or two of a window as long as itself. That is no gap worth a word.
+    /// A full ring ends within the first three steps of a window as long as itself. That is no gap worth a word.
     fn forget_first(&mut self) {
         let gone = self.intervals().iter().take_while(|interval| interval.moved.is_none()).count();
-        if (1..=2).contains(&gone) && gone < self.intervals().len() {
+        if (1..=3).contains(&gone) && gone < self.intervals().len() {
             self.window.start += gone as u64 * self.step_ns;
             match &mut self.content {
                 Content::Traffic(intervals) => drop(intervals.drain(..gone)),
