@@ -28,6 +28,10 @@ impl Control {
         let now = Now::read();
         if part == 0 {
             self.copy_xdp();
+            let (strangers, _) = self.figures.xdp_drops.read(DropReason::XdpInitiationStranger);
+            if strangers != std::mem::replace(&mut self.strangers, strangers) {
+                self.flooded();
+            }
             self.write_hub(now);
         }
         self.segment.tick(now, part, SWEEP_PARTS);

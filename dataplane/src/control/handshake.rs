@@ -18,6 +18,8 @@ pub(super) const PER_TURN: usize = 64;
 const LOADED: usize = 32;
 /// How long the hub counts as loaded afterwards, as in the kernel.
 const LOADED_FOR: Duration = Duration::from_secs(1);
+/// The same, when XDP dropped initiations of strangers: it is asked once a second.
+const FLOODED_FOR: Duration = Duration::from_millis(2500);
 
 impl Control {
     /// A parcel of a worker: a handshake message, or a fragment.
@@ -51,11 +53,17 @@ impl Control {
         })
     }
 
+    /// Strangers' initiations exceed their rate, so XDP said: of those that it lets through, most are not worth a computation,
+    /// whether or not this machine could keep up with it.
+    pub(super) fn flooded(&mut self) {
+        self.loaded_until = self.loaded_until.max(clock::now() + FLOODED_FOR);
+    }
+
     fn handshake(&mut self, worker: usize, parcel: &Parcel, outer: &Outer, datagram: &[u8]) -> Result<(), DropReason> {
         let now = clock::now();
         let kind = message::kind(datagram).ok_or(DropReason::OuterNotWireguard)?;
         if self.workers[worker].0.parcels_waiting() >= LOADED {
-            self.loaded_until = now + LOADED_FOR;
+            self.loaded_until = self.loaded_until.max(now + LOADED_FOR);
         }
 
         // 1. Under load, who can't receive what is sent to its address gets no computation. A cookie reply has no MACs.

@@ -123,6 +123,8 @@ pub struct Control {
     checker: Checker,
     /// Handshake messages need a cookie until then.
     loaded_until: Time,
+    /// Strangers' initiations that XDP had dropped at the last look.
+    strangers: u64,
     reassembly: Reassembly,
     segment: Segment,
     /// What control itself counts.
@@ -195,6 +197,7 @@ impl Control {
             timers: Timers::new(sites.len()),
             checker: Checker::new(&identity),
             loaded_until: Time(0),
+            strangers: 0,
             reassembly: Reassembly::new(frame_max),
             figures: segment.control_rows(),
             segment,
