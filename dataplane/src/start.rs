@@ -96,15 +96,17 @@ impl Port {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
         let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode)?;
         self.mode = attached.mode;
-        if let Some(refusal) = self.bound.zero_copy_refused {
-            self.warnings
-                .push(format!("every frame is copied: the driver {} refused zero-copy ({refusal})", self.driver));
-        }
-        if let Some(error) = attached.why_generic {
-            let driver = &self.driver;
-            self.warnings.push(format!(
-                "the driver {driver} has no XDP of its own ({error}): generic mode, several times slower"
-            ));
+        let driver = &self.driver;
+        let copied = |error| format!("every frame is copied: the driver {driver} refused zero-copy ({error})");
+        let generic =
+            |error| format!("the driver {driver} has no XDP of its own ({error}): generic mode, several times slower");
+        for warning in
+            [self.bound.zero_copy_refused.map(copied), attached.why_generic.map(generic)].into_iter().flatten()
+        {
+            // An interface that is made anew has the same to say again.
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
         }
         tracing::info!(
             "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}",

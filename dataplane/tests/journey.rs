@@ -428,3 +428,36 @@ fn answers_to_a_flood_of_handshakes_leave_room_for_packets() {
     // A batch a turn, and none is lost.
     assert_eq!(turns, [64, 128, 192, 256, 300]);
 }
+
+#[test]
+fn without_a_free_chunk_packets_go_on_and_what_is_the_hubs_own_is_counted() {
+    let mut hub = twins();
+    let handshake = hub.seal(0, &ipv4(A, B, 64, 100));
+    // All chunks are somewhere else, but for the one that a packet comes in.
+    let elsewhere: Vec<_> = hub.journey.pool.drain(1..).collect();
+    let mut frame = hub.journey.pool.pop().unwrap();
+    frame.copy_from(&hub.seal(0, &ipv4(A, B, 64, 100)));
+
+    let generated = hub.journey.rows.turns.generated.read();
+    obey(&mut hub, Order::Keepalive(SiteSlot(0)));
+    obey(&mut hub, Order::Emit(PortIndex(0), handshake.clone()));
+    obey(&mut hub, Order::Reassembled(PortIndex(0), handshake));
+    assert_eq!(hub.drops(), vec![(DropReason::NoChunk, 3)]);
+    assert_eq!(hub.journey.rows.turns.generated.read() - generated, 2);
+    assert_eq!(hub.journey.rows.turns.reassembled.read(), 1);
+    assert!(hub.journey.out[0].is_empty());
+
+    let mut batch = Batch::from_iter([Packet::arrived(frame, PortIndex(0))]);
+    let now = hub.now;
+    hub.journey.relay(&mut batch, now);
+    hub.journey.dispatch(&mut batch);
+    let out = hub.leave();
+    assert_eq!(delivered(&hub, &out), vec![(1, ipv4(A, B, 63, 100))]);
+
+    // With a chunk again, they are made again.
+    obey(&mut hub, Order::Keepalive(SiteSlot(0)));
+    assert_eq!((hub.leave().len(), hub.drops()), (1, vec![(DropReason::NoChunk, 3)]));
+    hub.journey.pool.extend(elsewhere);
+    let (pool, all) = hub.census();
+    assert_eq!(pool, all);
+}

@@ -20,15 +20,28 @@ use crate::wait::until_true;
 /// and what overflows there would be the lab's loss.
 const UNSENT: usize = 64 << 10;
 
-/// Who sends, and where from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sources {
-    /// Anybody on the internet.
-    Random,
-    /// Neighbours of this address, in its /24, and the address itself among them.
-    Around(Ipv4Addr),
-    /// Whose frame it is.
-    Same,
+/// What makes one frame of a flood out of the one before.
+pub type Change = Box<dyn FnMut(&mut [u8]) -> Result<()> + Send>;
+
+/// Anybody on the internet, one after the other.
+pub fn from_anybody() -> Change {
+    // A first octet that is nobody's: neither the lab's nor loopback, multicast or the like.
+    from(|[a, b, c, d]| [20 + a % 60, b, c, d].into())
+}
+
+/// The neighbours of this address, in its /24, and the address itself among them.
+pub fn from_around(address: Ipv4Addr) -> Change {
+    let [x, y, z, _] = address.octets();
+    from(move |[.., d]| [x, y, z, d].into())
+}
+
+fn from(source: impl Fn([u8; 4]) -> Ipv4Addr + Send + 'static) -> Change {
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    Box::new(move |frame| {
+        let [.., a, b, c, d] = next(&mut random).to_be_bytes();
+        set_source(frame, source([a, b, c, d]), next(&mut random) as u16 | 1024);
+        Ok(())
+    })
 }
 
 /// A flood under way. It ends when dropped.
@@ -40,13 +53,13 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends frames like this one through an interface, one after the other from another source, at so many a second, or as
-    /// fast as it goes. It has begun when this returns.
+    /// Sends this frame through an interface, changed each time, at so many a second, or as fast as it goes. It has begun when
+    /// this returns.
     pub fn start(
         near: &Namespace,
         interface: &str,
         like: &[u8],
-        sources: Sources,
+        mut change: Change,
         rate: Option<u64>,
         max: Option<u64>,
     ) -> Result<Self> {
@@ -61,7 +74,7 @@ impl Flood {
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, ended, mut frame) = (sent.clone(), stop.clone(), like.to_vec());
         let thread = std::thread::spawn(move || -> Result<()> {
-            let (begin, mut random) = (Instant::now(), 0x9e37_79b9_7f4a_7c15u64);
+            let begin = Instant::now();
             let mut count = 0u64;
             while !ended.load(Ordering::Relaxed) && max.is_none_or(|max| count < max) {
                 if let Some(rate) = rate
@@ -71,9 +84,7 @@ impl Flood {
                     std::thread::sleep(Duration::from_micros(200));
                     continue;
                 }
-                if let Some(address) = sources.pick(&mut random) {
-                    set_source(&mut frame, address, next(&mut random) as u16 | 1024);
-                }
+                change(&mut frame)?;
                 match sendto(wire.as_raw_fd(), &frame, &link, MsgFlags::empty()) {
                     // The wire had no room: the kernel counts that at the interface, and so does `lost_before`.
                     Ok(_) | Err(nix::Error::ENOBUFS) => {}
@@ -114,21 +125,6 @@ impl Drop for Flood {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-impl Sources {
-    fn pick(self, random: &mut u64) -> Option<Ipv4Addr> {
-        let [.., a, b, c, d] = next(random).to_be_bytes();
-        match self {
-            // A first octet that is nobody's: neither the lab's nor loopback, multicast or the like.
-            Self::Random => Some([20 + a % 60, b, c, d].into()),
-            Self::Around(address) => {
-                let [x, y, z, _] = address.octets();
-                Some([x, y, z, d].into())
-            }
-            Self::Same => None,
         }
     }
 }

@@ -32,8 +32,15 @@ pub(super) fn matches(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, S
         require_literal_leading_dot: true, // an editor's hidden files are not meant
     };
     let found = glob::glob_with(&whole, options).map_err(|error| format!("not a pattern: {}", error.msg))?;
-    found
-        .filter(|path| path.as_ref().map_or(true, |path| !path.is_dir()))
-        .map(|path| path.map_err(|error| format!("{} can't be read: {}", error.path().display(), error.error())))
-        .collect()
+    let mut files = Vec::new();
+    for path in found {
+        let path = path.map_err(|error| format!("{} can't be read: {}", error.path().display(), error.error()))?;
+        // To open a device may do something, and to read one may never end. What can't be looked at fails in being read.
+        match path.metadata() {
+            Ok(about) if about.is_dir() => {}
+            Ok(about) if !about.is_file() => return Err(format!("{} is not a regular file", path.display())),
+            _ => files.push(path),
+        }
+    }
+    Ok(files)
 }
