@@ -91,6 +91,13 @@ impl Port {
         self.umem.census()
     }
 
+    /// Keeps what an operator should know: once, since an interface that is made anew has the same to say again.
+    pub fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
     /// Puts the XDP program on the port, and says what came of it.
     pub fn attach(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<()> {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
@@ -100,14 +107,8 @@ impl Port {
         let copied = |error| format!("every frame is copied: the driver {driver} refused zero-copy ({error})");
         let generic =
             |error| format!("the driver {driver} has no XDP of its own ({error}): generic mode, several times slower");
-        for warning in
-            [self.bound.zero_copy_refused.map(copied), attached.why_generic.map(generic)].into_iter().flatten()
-        {
-            // An interface that is made anew has the same to say again.
-            if !self.warnings.contains(&warning) {
-                self.warnings.push(warning);
-            }
-        }
+        let news = [self.bound.zero_copy_refused.map(copied), attached.why_generic.map(generic)];
+        news.into_iter().flatten().for_each(|warning| self.warn(warning));
         tracing::info!(
             "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}",
             self.name,

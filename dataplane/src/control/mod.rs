@@ -355,7 +355,7 @@ impl Control {
                 let result = result.and_then(|()| Ok(self.steering.set_mac(port.0, mac)?));
                 if let Err(error) = result {
                     tracing::error!("port {}: {error:#}", self.ports[port.index()].name);
-                    self.ports[port.index()].warnings.push(format!("{error:#}"));
+                    self.ports[port.index()].warn(format!("{error:#}"));
                 }
             }
             Change::Gone { port } => {
@@ -387,7 +387,7 @@ impl Control {
             let taken = self.reserved.reserve(*address).map_err(anyhow::Error::from);
             if let Err(error) = taken.and_then(|()| Ok(self.steering.set_local(*address)?)) {
                 tracing::error!("port {name}: {error:#}");
-                self.ports[port.index()].warnings.push(format!("{error:#}"));
+                self.ports[port.index()].warn(format!("{error:#}"));
             }
         }
         for address in removed {
