@@ -34,8 +34,9 @@ stage() {
 
 stage_fmt() { cargo fmt --all --check; }
 stage_clippy() { cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings; }
-stage_build() { cargo test --workspace --no-run && cargo build -p ekiden-dataplane --bins; }
-stage_tests() { cargo test --workspace --no-fail-fast; }
+stage_build() { cargo test --workspace --no-run; }
+# The hub that was built with the tests; alone it would be built a second time, with fewer features of the crates that both use.
+stage_tests() { EKIDEN_BIN=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/ekiden cargo test --workspace --no-fail-fast; }
 # The model checker replaces the atomics of these crates: a build of its own.
 stage_loom() { RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom cargo test --profile dev -p ekiden-crypto -p ekiden-stats --lib; }
 # What the model checker and the fuzzers can't see: memory that is used wrongly, in the rings over plain memory and in what
