@@ -38,7 +38,11 @@ enum drop_reason {
 
 // What becomes of a frame: a drop reason, or one of these two. Zero is no reason, and from 32 on they are not the program's.
 #define TO_KERNEL 0
-#define TO_RING(share) (DROP_REASONS + (share)) // and to whose account, should the ring be short
+// To whose account it goes, should the ring be short; and to which worker, where several share the queue.
+#define TO_RING(share, worker) ((__u64)(worker) << 32 | (DROP_REASONS + (share)))
+#define IS_TO_RING(outcome) ((__u32)(outcome) >= DROP_REASONS)
+#define SHARE_OF(outcome) ((__u32)(outcome) - DROP_REASONS)
+#define WORKER_OF(outcome) ((__u32)((outcome) >> 32))
 
 // Who has a share of a ring: these three, and then each site by its slot.
 #define SHARE_KNOWN 0 // initiations of sources that authenticated lately
@@ -60,7 +64,9 @@ const volatile __u64 stranger_interval_ns = 0;
 const volatile __u64 stranger_burst_ns = 0;
 const volatile __u64 fragment_interval_ns = 0;
 const volatile __u64 fragment_burst_ns = 0;
-const volatile __u32 port_queues = 1; // rings of a port: the number of a ring is port * port_queues + queue
+const volatile __u32 port_queues = 1; // queues of the port that has most
+const volatile __u32 queue_sockets = 1; // sockets on a queue, of the port that has most on one
+const volatile __u32 own_sockets = 1; // sockets on each queue of this port: one, or one for each worker
 const volatile __u32 ring_entries = 0; // of each receive ring
 const volatile __u32 ring_shares = SHARE_SITES; // SHARE_SITES + sites
 // Never read: a variable of this type is what carries the enum into the object's BTF.
@@ -96,10 +102,10 @@ struct {
 	__type(value, struct port_counters);
 } counters SEC(".maps");
 
-// Row: the number of the ring, here and in `rings`
+// Row: the number of the ring, here and in `rings`: (port * port_queues + queue) * queue_sockets + socket
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, 1); // set by user space: ports * port_queues
+	__uint(max_entries, 1); // set by user space: ports * port_queues * queue_sockets
 	__type(key, __u32);
 	__type(value, __u32);
 } xsks SEC(".maps");
@@ -131,7 +137,7 @@ struct share {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE); // control sums it up without a system call a row
-	__uint(max_entries, 1); // set by user space: ports * port_queues * ring_shares
+	__uint(max_entries, 1); // set by user space: rings * ring_shares
 	__type(key, __u32);
 	__type(value, struct share);
 } shares SEC(".maps");
@@ -163,7 +169,7 @@ enum session_state {
 // The first eight bytes decide the verdict, and the kernel writes a row in words of eight: a frame meets the old row or the new one.
 struct session {
 	__u32 index;
-	__u16 worker;
+	__u16 worker; // that gets its messages, where the queue has a socket for each
 	enum session_state state;
 	__u8 reserved;
 	__u32 tenant;
@@ -293,16 +299,22 @@ static __always_inline bool has_room(struct ring *ring, __u32 number, __u32 who)
 
 // ---- verdicts, from the payload outwards; a reader starts at `steer`, at the end ----
 
-static __always_inline __u32 judge_session(__le32 receiver, __u32 states)
+static __always_inline __u64 judge_session(__le32 receiver, __u32 states)
 {
 	__u32 index = __le32_to_cpu(receiver), slot = index & session_mask;
 	struct session *session = bpf_map_lookup_elem(&sessions, &slot);
 	if (!session || session->index != index || !(states >> session->state & 1))
 		return XDP_SESSION_UNKNOWN;
-	return TO_RING(SHARE_SITES + session->site);
+	return TO_RING(SHARE_SITES + session->site, session->worker);
 }
 
-static __always_inline __u32 judge_initiation(const struct address *from, __be16 port)
+// What has no session goes to any worker: to the same one, while it comes from the same source.
+static __always_inline __u32 any_worker(const struct address *from)
+{
+	return ((from->words[0] ^ from->words[1] ^ from->words[2] ^ from->words[3]) * 0x9e3779b1u) >> 16;
+}
+
+static __always_inline __u64 judge_initiation(const struct address *from, __be16 port)
 {
 	struct source source = { { from->words[0], from->words[1], from->words[2], from->words[3] }, port };
 	__u64 now = bpf_ktime_get_ns();
@@ -314,21 +326,21 @@ static __always_inline __u32 judge_initiation(const struct address *from, __be16
 		own = bpf_map_lookup_elem(&known_sources, &source);
 	}
 	if (own)
-		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING(SHARE_KNOWN) : XDP_INITIATION_KNOWN;
+		return take(own, now, known_interval_ns, known_burst_ns) ? TO_RING(SHARE_KNOWN, any_worker(from)) : XDP_INITIATION_KNOWN;
 	__u32 row = BUCKET_STRANGERS;
 	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
 	if (!common || !take(common, now, stranger_interval_ns, stranger_burst_ns))
 		return XDP_INITIATION_STRANGER;
-	return TO_RING(SHARE_STRANGERS);
+	return TO_RING(SHARE_STRANGERS, any_worker(from));
 }
 
-static __always_inline __u32 judge_fragment(void)
+static __always_inline __u64 judge_fragment(const struct address *from)
 {
 	__u32 row = BUCKET_FRAGMENTS;
 	struct bucket *common = bpf_map_lookup_elem(&shared_buckets, &row);
 	if (!common || !take(common, bpf_ktime_get_ns(), fragment_interval_ns, fragment_burst_ns))
 		return XDP_FRAGMENT_RATE;
-	return TO_RING(SHARE_FRAGMENTS);
+	return TO_RING(SHARE_FRAGMENTS, any_worker(from));
 }
 
 // The messages of WireGuard: type and three reserved zeros, read as one word.
@@ -341,7 +353,7 @@ static __always_inline __u32 judge_fragment(void)
 #define COOKIE_LEN 64
 #define DATA_MIN_LEN 32 // a keepalive; not every sender pads to 16, so any length from here on
 
-static __always_inline __u32 judge_message(const void *payload, const void *end, __u32 length, const struct address *from, __be16 port)
+static __always_inline __u64 judge_message(const void *payload, const void *end, __u32 length, const struct address *from, __be16 port)
 {
 	const __le32 *words = payload;
 	if (length < DATA_MIN_LEN || (const void *)(words + 3) > end)
@@ -359,7 +371,7 @@ static __always_inline __u32 judge_message(const void *payload, const void *end,
 
 // `room` is what the IP header says it carries; zero if it contradicts itself. A datagram cut before its port numbers
 // could be the hub's; the kernel could only discard it, so it is not passed either.
-static __always_inline __u32 judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
+static __always_inline __u64 judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
 {
 	const struct udphdr *udp = at;
 	if ((const void *)(udp + 1) > end)
@@ -372,7 +384,7 @@ static __always_inline __u32 judge_udp(const void *at, const void *end, __u32 ro
 	return judge_message(udp + 1, end, length - sizeof(*udp), from, udp->source);
 }
 
-static __always_inline __u32 judge_v4(const void *at, const void *end)
+static __always_inline __u64 judge_v4(const void *at, const void *end)
 {
 	const struct iphdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 4 || ip->protocol != IPPROTO_UDP)
@@ -383,7 +395,7 @@ static __always_inline __u32 judge_v4(const void *at, const void *end)
 	if (ip->frag_off & __constant_cpu_to_be16(0x3fff)) { // more fragments, or an offset
 		if (!is_local(&to))
 			return TO_KERNEL;
-		return whole && header < total ? judge_fragment() : XDP_MALFORMED;
+		return whole && header < total ? judge_fragment(&from) : XDP_MALFORMED;
 	}
 	if (header < sizeof(*ip)) // no place where the ports could be read
 		return is_local(&to) ? XDP_MALFORMED : TO_KERNEL;
@@ -397,7 +409,7 @@ struct fragment_header { // RFC 8200, 4.5
 	__be32 identification;
 };
 
-static __always_inline __u32 judge_v6(const void *at, const void *end)
+static __always_inline __u64 judge_v6(const void *at, const void *end)
 {
 	const struct ipv6hdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 6)
@@ -414,10 +426,10 @@ static __always_inline __u32 judge_v6(const void *at, const void *end)
 		return XDP_MALFORMED;
 	if (fragment->next_header != IPPROTO_UDP)
 		return TO_KERNEL;
-	return room > sizeof(*fragment) && at + room <= end ? judge_fragment() : XDP_MALFORMED;
+	return room > sizeof(*fragment) && at + room <= end ? judge_fragment(&from) : XDP_MALFORMED;
 }
 
-static __always_inline __u32 judge(const void *data, const void *end, const struct port *port)
+static __always_inline __u64 judge(const void *data, const void *end, const struct port *port)
 {
 	const struct ethhdr *eth = data;
 	const __u16 *mac = data;
@@ -457,13 +469,14 @@ int steer(struct xdp_md *ctx)
 		return XDP_ABORTED; // no such row: the loader refuses such a port, and the kernel would trace this
 
 	count(&books->seen, bytes);
-	__u32 outcome = judge(data, end, port);
+	__u64 outcome = judge(data, end, port);
 	if (outcome == TO_KERNEL) {
 		count(&books->passed, bytes);
 		return XDP_PASS;
 	}
-	if (outcome >= TO_RING(0)) {
-		outcome = queue < port_queues ? send(row * port_queues + queue, outcome - TO_RING(0)) : XDP_NO_SOCKET;
+	if (IS_TO_RING(outcome)) {
+		__u32 ring = (row * port_queues + queue) * queue_sockets + WORKER_OF(outcome) % own_sockets;
+		outcome = queue < port_queues ? send(ring, SHARE_OF(outcome)) : XDP_NO_SOCKET;
 		if (outcome == SENT) {
 			count(&books->redirected, bytes);
 			return XDP_REDIRECT;

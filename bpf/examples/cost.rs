@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use bpf::{Limits, Options, Rate, Rings, SessionEntry, SessionState, Steering};
+use bpf::{Limits, Options, Place, Rate, Rings, SessionEntry, SessionState, Steering};
 use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message};
 
 const LIVE: u32 = 0x1234_5621;
@@ -46,7 +46,7 @@ fn measure(limits: Limits, rings: Rings) -> Result<(), Box<dyn Error>> {
     }
     // SAFETY: just made, and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    steering.set_socket(0, 0, socket.as_fd())?;
+    steering.set_socket(Place::sole(0, 0), socket.as_fd())?;
 
     let another_mac = Udp { destination_mac: PEER_MAC, ..Udp::v4(message(4, LIVE, 64)) };
     let another_port = Udp { port: 53, ..Udp::v4(message(4, LIVE, 64)) };

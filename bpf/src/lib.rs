@@ -35,6 +35,8 @@ use maps::Maps;
 
 /// More queues than this on a port are refused.
 const QUEUES_MAX: u32 = 64;
+/// More sockets than this on a queue are refused: one thread feeds them all.
+const SOCKETS_MAX: u32 = 64;
 
 /// The commands of `bpf(2)` that are made once every port has its program: those of maps, pins and links. No program and
 /// no map is loaded any more, also not for an interface that was made anew.
@@ -62,8 +64,11 @@ pub struct Options {
     pub listen_ports: Vec<u16>,
     /// The number of low bits of a receiver index that are its slot: 1 to 24. A slot takes 16 bytes of kernel memory.
     pub session_bits: u8,
-    /// The receive rings that there will be.
+    /// The queues that there are.
     pub rings: Rings,
+    /// For each port by its number: the sockets on each of its queues, between which the program spreads frames by the
+    /// worker of their session. One where nothing is said.
+    pub sockets: Vec<u32>,
     /// The number of sites: each has a share of a ring that runs full. 24 bytes of kernel memory a ring.
     pub sites: u32,
     /// How many initiations and fragments may reach control.
@@ -79,13 +84,22 @@ impl Options {
             listen_ports: vec![listen_port],
             session_bits: 16,
             rings: Rings { ports: 1, queues: 1, entries: 2048 },
+            sockets: Vec::new(),
             sites: 1,
             limits: Limits::default(),
         }
     }
+
+    fn sockets(&self, port: u16) -> u32 {
+        self.sockets.get(usize::from(port)).copied().unwrap_or(1).max(1)
+    }
+
+    fn sockets_max(&self) -> u32 {
+        self.sockets.iter().copied().max().unwrap_or(1).max(1)
+    }
 }
 
-/// The receive rings of a hub's sockets: one for each queue of each port.
+/// The receive rings of a hub's sockets: one or several for each queue of each port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rings {
     /// Ports, numbered from 0; at most 64.
@@ -94,6 +108,24 @@ pub struct Rings {
     pub queues: u32,
     /// Entries of a ring.
     pub entries: u32,
+}
+
+/// Which receive ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The port's number.
+    pub port: u16,
+    /// The queue of the port.
+    pub queue: u32,
+    /// The socket of the queue: 0 where it has one, the worker where it has one for each.
+    pub socket: u32,
+}
+
+impl Place {
+    /// The only socket of a queue.
+    pub fn sole(port: u16, queue: u32) -> Self {
+        Self { port, queue, socket: 0 }
+    }
 }
 
 /// How many frames that anyone can send may reach control.
@@ -170,6 +202,7 @@ impl Steering {
         }
         // So many sockets are more than any machine has, and their sum stays far from the limits of a map.
         maps::within("queue", options.rings.queues.saturating_sub(1), QUEUES_MAX)?;
+        maps::within("socket of a queue", options.sockets_max() - 1, SOCKETS_MAX)?;
         let (program, maps) = program::load(&options, 0, None)?;
         for port in &options.listen_ports {
             maps.listen(*port)?;
@@ -208,27 +241,28 @@ impl Steering {
         self.maps.set_mac(port, mac)
     }
 
-    /// Frames of this port and receive queue go to this AF_XDP socket. The entry vanishes with the socket.
-    pub fn set_socket(&self, port: u16, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
-        self.maps.set_socket(self.ring(port, queue)?, socket)
+    /// Frames of this place go to this AF_XDP socket. The entry vanishes with the socket.
+    pub fn set_socket(&self, place: Place, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        self.maps.set_socket(self.ring(place)?, socket)
     }
 
-    /// Frames of this port and receive queue are dropped, and counted as `xdp_no_socket`.
-    pub fn clear_socket(&self, port: u16, queue: u32) -> Result<(), Error> {
-        self.maps.clear_socket(self.ring(port, queue)?)
+    /// Frames of this place are dropped, and counted as `xdp_no_socket`.
+    pub fn clear_socket(&self, place: Place) -> Result<(), Error> {
+        self.maps.clear_socket(self.ring(place)?)
     }
 
     /// The number of a ring.
-    fn ring(&self, port: u16, queue: u32) -> Result<u32, Error> {
+    fn ring(&self, Place { port, queue, socket }: Place) -> Result<u32, Error> {
         let Rings { ports, queues, .. } = self.options.rings;
         maps::within("port", port.into(), ports.into())?;
         maps::within("queue", queue, queues)?;
-        Ok(u32::from(port) * queues + queue)
+        maps::within("socket of a queue", socket, self.options.sockets(port))?;
+        Ok((u32::from(port) * queues + queue) * self.options.sockets_max() + socket)
     }
 
     /// Where the worker of a ring says how full it is.
-    pub fn gauge(&self, port: u16, queue: u32) -> Result<Gauge, Error> {
-        Ok(self.gauges.gauge(self.ring(port, queue)?))
+    pub fn gauge(&self, place: Place) -> Result<Gauge, Error> {
+        Ok(self.gauges.gauge(self.ring(place)?))
     }
 
     /// Frames of a site that were dropped because a ring was more than half full and the site had its share of it.

@@ -43,9 +43,12 @@ pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Resul
     (constants.stranger_interval_ns, constants.stranger_burst_ns) = nanoseconds(limits.strangers);
     (constants.fragment_interval_ns, constants.fragment_burst_ns) = nanoseconds(limits.fragments);
     constants.port_queues = options.rings.queues;
+    constants.queue_sockets = options.sockets_max();
+    constants.own_sockets = options.sockets(port);
     constants.ring_entries = options.rings.entries;
     constants.ring_shares += options.sites; // to those that the program has besides
-    let (rings, shares) = (u32::from(options.rings.ports) * options.rings.queues, constants.ring_shares);
+    let (rings, shares) =
+        (u32::from(options.rings.ports) * options.rings.queues * options.sockets_max(), constants.ring_shares);
     match shared {
         Some(maps) => maps.reuse(&mut open.maps).map_err(refused)?,
         None => {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use bpf::{Gauge, Limits, Options, Program, Rate, Rings, SessionEntry, SessionState, Steering, Verdict};
+use bpf::{Gauge, Limits, Options, Place, Program, Rate, Rings, SessionEntry, SessionState, Steering, Verdict};
 use common::{HUB4, PORT_MAC, SOURCE_PORT, Udp, message, options};
 use wire::DropReason;
 
@@ -64,10 +64,10 @@ impl Line {
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         for port in [PORT, PORT + 1] {
             steering.set_mac(port, PORT_MAC).unwrap();
-            steering.set_socket(port, 0, socket.as_fd()).unwrap();
+            steering.set_socket(Place::sole(port, 0), socket.as_fd()).unwrap();
         }
         let program = steering.program(PORT).unwrap().try_clone().unwrap();
-        let gauge = steering.gauge(PORT, 0).unwrap();
+        let gauge = steering.gauge(Place::sole(PORT, 0)).unwrap();
         let (ring, counts) = (VecDeque::new(), BTreeMap::new());
         let [offered, refused, taken] = [counts.clone(), counts.clone(), counts];
         Self { steering, program, gauge, ring, turn: 0, overflown: 0, offered, refused, taken, _socket: socket }
@@ -274,16 +274,70 @@ fn rings_are_apart() {
         assert_eq!(elsewhere.test_run(&frame(&Site(0)), 1).unwrap().0, Verdict::Redirect);
     }
     // A site that has its share of one ring has none of another yet.
-    line.steering.gauge(PORT + 1, 0).unwrap().say(ENTRIES as u32 * 2 / 3);
+    line.steering.gauge(Place::sole(PORT + 1, 0)).unwrap().say(ENTRIES as u32 * 2 / 3);
     let elsewhere = line.steering.program(PORT + 1).unwrap();
     for _ in 0..100 {
         assert_eq!(elsewhere.test_run(&frame(&Site(0)), 1).unwrap().0, Verdict::Redirect);
     }
-    line.steering.gauge(PORT, 1).unwrap().say(0);
-    line.steering.gauge(PORT + 1, 0).unwrap().say(0);
+    line.steering.gauge(Place::sole(PORT, 1)).unwrap().say(0);
+    line.steering.gauge(Place::sole(PORT + 1, 0)).unwrap().say(0);
     assert!(!line.offer(&Site(0)), "what another ring's worker says is not about this one");
     line.gauge.say(0);
     assert!(line.offer(&Site(0)));
+}
+
+#[test]
+fn where_workers_share_a_queue_a_session_goes_to_its_worker_and_follows_it_to_another() {
+    let open = Rate { per_second: 1_000_000_000, burst: 1_000_000_000 };
+    let limits = Limits { known_source: open, strangers: open, fragments: open, known_sources: 10 };
+    let rings = Rings { ports: 2, queues: 2, entries: ENTRIES as u32 };
+    let sockets = vec![1, 3];
+    let mut steering = Steering::load(Options { rings, sockets, sites: SITES, ..options("spread", limits) }).unwrap();
+    steering.set_local(HUB4.into()).unwrap();
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: just opened, and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    for port in [0, 1] {
+        steering.set_mac(port, PORT_MAC).unwrap();
+    }
+    let programs = [0, 1].map(|port| steering.program(port).unwrap().try_clone().unwrap());
+    let entry = |worker| SessionEntry { index: index(0), worker, tenant: 9, site: slot(0), state: SessionState::Live };
+    let passes = |port: usize, sender: &Sender| {
+        let (verdict, _) = programs[port].test_run(&frame(sender), 1).unwrap();
+        verdict == Verdict::Redirect
+    };
+
+    // On a port with a socket a queue, the worker does not matter; on one with three, it is the socket.
+    for worker in 0..3 {
+        steering.set_session(0, entry(worker)).unwrap();
+        let sole = Place::sole(0, 0);
+        steering.set_socket(sole, socket.as_fd()).unwrap();
+        assert!(passes(0, &Site(0)));
+        steering.clear_socket(sole).unwrap();
+        assert!(!passes(0, &Site(0)));
+        for other in 0..3 {
+            let place = Place { port: 1, queue: 0, socket: other };
+            steering.set_socket(place, socket.as_fd()).unwrap();
+            assert_eq!(passes(1, &Site(0)), u32::from(worker) == other, "worker {worker}, socket {other}");
+            steering.clear_socket(place).unwrap();
+        }
+    }
+    // Which of them gets what has no session is the source's doing: one of them, and always the same.
+    for sender in [Known, Strangers, Fragments] {
+        let takers = (0..3).filter(|other| {
+            let place = Place { port: 1, queue: 0, socket: *other };
+            steering.set_socket(place, socket.as_fd()).unwrap();
+            let passed = (0..10).filter(|_| passes(1, &sender)).count();
+            steering.clear_socket(place).unwrap();
+            assert!([0, 10].contains(&passed), "{sender:?}: {passed} of 10");
+            passed == 10
+        });
+        assert_eq!(takers.count(), 1, "{sender:?}");
+    }
+    assert!(steering.gauge(Place { port: 0, queue: 0, socket: 1 }).is_err(), "this port has one socket a queue");
+    assert!(steering.gauge(Place { port: 1, queue: 1, socket: 2 }).is_ok());
 }
 
 #[test]
@@ -291,7 +345,7 @@ fn a_hub_that_is_gone_sheds_nothing() {
     let mut line = Line::new("gone");
     line.gauge.say(ENTRIES as u32);
     while line.offer(&Site(0)) {}
-    line.steering.clear_socket(PORT, 0).unwrap();
+    line.steering.clear_socket(Place::sole(PORT, 0)).unwrap();
     let shed = line.steering.shed(slot(0));
     assert!(!line.offer(&Site(0)));
     assert_eq!(line.steering.shed(slot(0)), shed, "it is not the ring that is missing room");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use bpf::{Count, Error, Limits, PortCounters, Rate, SessionEntry, SessionState, Steering, Verdict};
+use bpf::{Count, Error, Limits, Place, PortCounters, Rate, SessionEntry, SessionState, Steering, Verdict};
 use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message, options};
 use wire::{DROP_REASONS, DropReason};
 
@@ -46,7 +46,7 @@ impl Bench {
         assert!(socket >= 0, "{}", std::io::Error::last_os_error());
         // SAFETY: just opened, and nobody else's.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        steering.set_socket(PORT, 0, socket.as_fd()).unwrap();
+        steering.set_socket(Place::sole(PORT, 0), socket.as_fd()).unwrap();
         steering.program(PORT).unwrap(); // so that its books are there
         Self { steering, _socket: socket }
     }
@@ -276,12 +276,12 @@ fn no_change_of_a_byte_gets_a_hub_frame_to_the_kernel_unless_it_changes_whose_it
 fn without_a_socket_the_hubs_frames_are_dropped() {
     let mut bench = Bench::new("socket", Limits::default());
     let frame = Udp::v4(data(64)).build();
-    bench.steering.set_socket(PORT + 1, 0, bench._socket.as_fd()).unwrap();
-    bench.steering.set_socket(PORT, 1, bench._socket.as_fd()).unwrap();
+    bench.steering.set_socket(Place::sole(PORT + 1, 0), bench._socket.as_fd()).unwrap();
+    bench.steering.set_socket(Place::sole(PORT, 1), bench._socket.as_fd()).unwrap();
     assert_eq!(bench.book(&frame), Redirected);
-    bench.steering.clear_socket(PORT, 0).unwrap();
+    bench.steering.clear_socket(Place::sole(PORT, 0)).unwrap();
     assert_eq!(bench.book(&frame), Dropped(XdpNoSocket), "the sockets of another port and queue are not for it");
-    bench.steering.clear_socket(PORT, 0).unwrap();
+    bench.steering.clear_socket(Place::sole(PORT, 0)).unwrap();
     assert_eq!(
         bench.book(&Udp::v4(message(4, 1, 64)).build()),
         Dropped(XdpSessionUnknown),
@@ -463,8 +463,8 @@ fn what_is_out_of_range_is_refused_by_name() {
     let refused = [
         bench.steering.set_session(256, entry).unwrap_err(),
         bench.steering.set_mac(64, PORT_MAC).unwrap_err(),
-        bench.steering.set_socket(0, 64, socket).unwrap_err(),
-        bench.steering.set_socket(64, 0, socket).unwrap_err(),
+        bench.steering.set_socket(Place::sole(0, 64), socket).unwrap_err(),
+        bench.steering.set_socket(Place::sole(64, 0), socket).unwrap_err(),
     ];
     for error in refused {
         assert!(matches!(error, Error::Range { .. }), "{error}");

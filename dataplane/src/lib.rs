@@ -7,6 +7,7 @@ pub mod caps;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod depot;
 pub mod logging;
 pub mod mailbox;
 pub mod monitor;

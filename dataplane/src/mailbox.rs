@@ -177,8 +177,9 @@ pub struct ControlEnd {
     bell: Arc<Bell>,
 }
 
-/// A mailbox: `control` is notified when the worker has said something; `frame_len` is the longest frame a parcel holds.
-pub fn mailbox(control: Arc<Notify>, frame_len: usize) -> std::io::Result<(ControlEnd, WorkerEnd)> {
+/// A mailbox: `control` is notified when the worker has said something, and `bell` is the worker's; `frame_len` is the
+/// longest frame a parcel holds.
+pub fn mailbox(control: Arc<Notify>, bell: Arc<Bell>, frame_len: usize) -> (ControlEnd, WorkerEnd) {
     let (orders_in, orders_out) = rtrb::RingBuffer::new(ORDERS);
     let (events_in, events_out) = rtrb::RingBuffer::new(EVENTS);
     let (parcels_in, parcels_out) = rtrb::RingBuffer::new(PARCELS);
@@ -188,7 +189,6 @@ pub fn mailbox(control: Arc<Notify>, frame_len: usize) -> std::io::Result<(Contr
         empties_in.push(parcel).expect("the ring holds PARCELS");
     }
     let (spent_in, spent_out) = rtrb::RingBuffer::new(RINGS);
-    let bell = Bell::new()?;
     let worker = WorkerEnd {
         orders: orders_out,
         events: events_in,
@@ -208,7 +208,7 @@ pub fn mailbox(control: Arc<Notify>, frame_len: usize) -> std::io::Result<(Contr
         spent: spent_out,
         bell,
     };
-    Ok((control, worker))
+    (control, worker)
 }
 
 impl WorkerEnd {

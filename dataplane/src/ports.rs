@@ -1,10 +1,11 @@
 //! A worker's sockets: the only part of it that does I/O.
 
-use crate::mailbox::WorkerEnd;
+use crate::mailbox::{Bell, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet};
 use crate::xsk::{Frame, Kick, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::{DropReason, PortIndex};
 
@@ -26,6 +27,8 @@ pub struct Ring {
     pub queue: u32,
     /// The socket, unless its port was unplugged.
     pub socket: Socket,
+    /// The worker that fills and completes the queue for this one, if that is another.
+    owner: Option<Arc<Bell>>,
     /// Where XDP reads how full the socket's receive ring is.
     gauge: bpf::Gauge,
     /// Its packets in several buffers, and its bad descriptors, that have been counted.
@@ -33,9 +36,17 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A socket on queue `queue` of `port`.
-    pub fn new(port: PortIndex, queue: u32, socket: Socket, gauge: bpf::Gauge) -> Self {
-        Self { port, queue, socket, gauge, oddities: (0, 0) }
+    /// A socket on queue `queue` of `port`; where it joined another worker's, with the bell of that one.
+    pub fn new(port: PortIndex, queue: u32, socket: Socket, owner: Option<Arc<Bell>>, gauge: bpf::Gauge) -> Self {
+        Self { port, queue, socket, owner, gauge, oddities: (0, 0) }
+    }
+
+    /// This one took chunks out of the queue's rings, or put some in: whoever serves them may not sleep.
+    #[inline]
+    fn disturb_owner(&self) {
+        if let Some(bell) = &self.owner {
+            bell.ring();
+        }
     }
 }
 
@@ -96,12 +107,13 @@ impl Ports {
     /// One batch of what a ring has received. What is left there, XDP is told: it sheds if that is too much.
     #[inline]
     pub fn receive(&mut self, ring: usize, batch: &mut Batch, rows: &stats::Rows) {
-        let Ring { port, socket, gauge, .. } = &mut self.rings[ring];
-        let mut arrivals = Arrivals { batch, port: *port, bytes: 0 };
-        let received = socket.receive(&mut arrivals, BATCH);
-        gauge.say(socket.waiting());
+        let ring = &mut self.rings[ring];
+        let mut arrivals = Arrivals { batch, port: ring.port, bytes: 0 };
+        let received = ring.socket.receive(&mut arrivals, BATCH);
+        ring.gauge.say(ring.socket.waiting());
         if received > 0 {
-            let row = rows.port(*port);
+            ring.disturb_owner();
+            let row = rows.port(ring.port);
             row.rx_frames.add(received as u64);
             row.rx_bytes.add(arrivals.bytes);
             rows.turns.batches.add(1);
@@ -133,6 +145,7 @@ impl Ports {
             row.tx_frames.add(socket.transmit(frames) as u64);
             row.tx_bytes.add((before - bytes(frames)) as u64);
             let kicked = socket.kick();
+            self.rings[*ring].disturb_owner();
             again |= matches!(kicked, Ok(Kick::Again));
             let reason = match kicked {
                 Ok(Kick::Done | Kick::Again) => DropReason::TxRingFull,
@@ -168,7 +181,7 @@ impl Ports {
             fds.push(PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));
             fds.extend(self.rings.iter().take(256).map(|r| PollFd::from_borrowed_fd(r.socket.as_fd(), PollFlags::IN)));
             // Completions wake nobody: a worker without chunks, or with frames left to send, looks for them itself.
-            let in_kernel = self.rings.iter().any(|ring| ring.socket.in_kernel().lent_transmit > 0);
+            let in_kernel = self.rings.iter().any(|ring| ring.socket.awaits_completion());
             let sleep = if in_kernel || self.kick_again { NAP } else { SLEEP };
             let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: sleep.subsec_nanos().into() };
             // An interrupted sleep is a short one.

@@ -3,7 +3,7 @@
 //! Tests, fuzz targets and benches rehearse here what the hub performs. Chunks are real, keys are real, and the far ends
 //! seal and open with sessions of their own.
 
-use crate::mailbox::{ControlEnd, Event, mailbox};
+use crate::mailbox::{Bell, ControlEnd, Event, mailbox};
 use crate::packet::{BATCH, Batch, Packet};
 use crate::sites::{Path, Sessions, Sites, Way};
 use crate::staging::Shelf;
@@ -75,7 +75,7 @@ impl Rehearsal {
                 of_site.push(TenantSlot(t as u32));
             }
         }
-        let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), 2048).expect("an eventfd");
+        let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
         let shape = Shape { tenants: tenants.len(), sites: of_site.len(), ports: 1 };
         let journey = Journey {
             tables: Arc::new(tables.build()),

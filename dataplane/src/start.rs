@@ -9,9 +9,10 @@
 
 use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
-use crate::config::{Crypto, Desired, Machine, Mode, group_id, validate_machine};
+use crate::config::{Crypto, Desired, Machine, Mode, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
-use crate::mailbox::mailbox;
+use crate::depot::Depot;
+use crate::mailbox::{Bell, mailbox};
 use crate::notify::Notify;
 use crate::packet::BATCH;
 use crate::ports::{Ports, Ring};
@@ -40,8 +41,17 @@ use wire::{PortIndex, SiteSlot, TenantSlot};
 /// what a worker may be away before frames are lost.
 const RING: u32 = 2048;
 
-/// Chunks that one socket can have lent to the kernel: the fill ring and the receive ring full, and the transmit ring.
-const CHUNKS_PER_SOCKET: u32 = 3 * RING;
+/// Entries of the fill ring of a queue with so many sockets: more than their receive rings hold, where there are several,
+/// or a worker that stalls would starve the others.
+const fn fill_entries(sockets: u32) -> u32 {
+    if sockets == 1 { RING } else { ((sockets + 1) * RING).next_power_of_two() }
+}
+
+/// Chunks that a queue with so many sockets can have lent to the kernel: the fill ring, and all receive and transmit rings
+/// full.
+const fn chunks_per_queue(sockets: u32) -> u32 {
+    fill_entries(sockets) + 2 * sockets * RING
+}
 /// Bytes that an inner packet can grow by when it is sealed: padding and tag.
 const GROWTH: usize = 32;
 /// Chunks that a worker can hold besides: its shelf, frames that wait for a port, and a batch under way.
@@ -67,8 +77,10 @@ pub struct Port {
     pub addresses: Vec<IpAddr>,
     /// Driver.
     pub driver: String,
-    /// Receive queues: each has a socket.
+    /// Receive queues.
     pub queues: u32,
+    /// Sockets on each queue: one, or one for each worker.
+    pub sockets: u32,
     /// Where the XDP program runs.
     pub mode: bpf::Mode,
     /// What the sockets got.
@@ -77,7 +89,8 @@ pub struct Port {
     pub warnings: Vec<String>,
     wanted_mode: Option<bpf::Mode>,
     umem: &'static Umem,
-    workers: usize,
+    /// Of the workers, in their order.
+    bells: Arc<[Arc<Bell>]>,
 }
 
 impl Port {
@@ -133,18 +146,28 @@ impl Port {
     pub fn reopen(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<Vec<(usize, Ring)>> {
         let device = Device::find(&self.name)?;
         let device = Device { receive_queues: self.queues.min(device.receive_queues), ..device };
-        let sockets = open_all(self.umem, std::slice::from_ref(&device), Some(self.bound.zero_copy))?.remove(0);
-        for (queue, socket) in sockets.iter().enumerate() {
-            steering.set_socket(self.index.0, queue as u32, socket.as_fd())?;
+        let all = open_all(self.umem, &[(&device, self.sockets)], self.bells.len(), Some(self.bound.zero_copy))?;
+        let opened: Vec<_> = all.into_iter().flatten().collect();
+        for one in &opened {
+            steering.set_socket(self.place(one.queue, one.worker), one.socket.as_fd())?;
         }
         steering.detach(self.index.0)?;
         self.ifindex = Some(device.ifindex);
         self.attach(steering)?;
-        let ring = |(queue, socket): (usize, Socket)| {
-            let gauge = steering.gauge(self.index.0, queue as u32)?;
-            Ok((queue % self.workers, Ring::new(self.index, queue as u32, socket, gauge)))
-        };
-        sockets.into_iter().enumerate().map(ring).collect()
+        opened.into_iter().map(|one| self.ring(one, steering)).collect()
+    }
+
+    fn place(&self, queue: u32, worker: usize) -> bpf::Place {
+        let socket = if self.sockets == 1 { 0 } else { worker as u32 };
+        bpf::Place { port: self.index.0, queue, socket }
+    }
+
+    /// A socket as its worker has it; and that worker.
+    fn ring(&self, one: Opening, steering: &bpf::Steering) -> anyhow::Result<(usize, Ring)> {
+        let gauge = steering.gauge(self.place(one.queue, one.worker))?;
+        let owner = owner(one.queue, self.bells.len());
+        let bell = (owner != one.worker).then(|| self.bells[owner].clone());
+        Ok((one.worker, Ring::new(self.index, one.queue, one.socket, bell, gauge)))
     }
 }
 
@@ -194,14 +217,20 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let devices = devices(&desired)?;
     let queues = devices.iter().map(queues).max().unwrap_or(1);
     options.rings = bpf::Rings { ports: devices.len() as u16, queues, entries: RING };
+    let plan = plan(&desired, &machine, &devices);
+    options.sockets = plan.sockets.clone();
     options.sites = sites.len() as u32;
     let steering = bpf::Steering::load(options)?;
-    let Opened { ports, cores, mut rings, chunks } = open_ports(&desired, &machine, devices, &steering)?;
+    let cores = plan.cores.clone();
+    let Opened { ports, mut rings, chunks } = open_ports(&desired, plan, devices, &steering)?;
 
     // 3. Sockets before programs: there is no moment at which a frame has nowhere to go. Control attaches the programs,
     // as soon as it knows which addresses are the hub's: a frame to another is the kernel's.
-    for Ring { port, queue, socket, .. } in rings.iter().flatten() {
-        steering.set_socket(port.0, *queue, socket.as_fd())?;
+    for (w, rings) in rings.iter().enumerate() {
+        for Ring { port, queue, socket, .. } in rings {
+            let place = ports[port.index()].place(*queue, w);
+            steering.set_socket(place, socket.as_fd())?;
+        }
     }
 
     // 4. Workers, API, control.
@@ -215,11 +244,14 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let tables = Arc::new(tables(&desired));
     let wake = Arc::new(tokio::sync::Notify::new());
     let umem = ports[0].umem;
+    let shared = ports.iter().any(|port| port.sockets > 1);
+    let keep = chunks_per_worker(ports.len() as u32) as usize;
+    let depot = shared.then(|| Arc::new(Depot::new(umem.chunks(), keep)));
     let mut next_chunk = 0;
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
     for (w, core) in cores.iter().copied().enumerate() {
-        let (control_end, worker_end) = mailbox(wake.clone(), umem.chunk_size() as usize)?;
+        let (control_end, worker_end) = mailbox(wake.clone(), ports[0].bells[w].clone(), umem.chunk_size() as usize);
         let rows = Arc::new(segment.rows(w));
         mailboxes.push((control_end, rows.clone()));
         let journey = Journey {
@@ -239,7 +271,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             stopped: false,
         };
         next_chunk += chunks[w];
-        let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey);
+        let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey, depot.clone());
         let thread = caps::spawn_without(format!("worker-{w}"), move || {
             let mut set = CpuSet::new();
             set.set(core);
@@ -265,6 +297,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             backend,
             cores: cores.clone(),
             chunks,
+            depot,
             warnings: warning.into_iter().map(|w| w.0).chain(short).collect(),
         };
         let identity = desired.hub.private_key.identity();
@@ -325,10 +358,18 @@ fn make_segment(
     Ok((segment, warning))
 }
 
-/// What the ports gave: themselves, and for each worker its core and its sockets.
+/// Which workers there are, and how frames come to them.
+struct Plan {
+    /// The core of each worker.
+    cores: Vec<usize>,
+    /// For each port, the sockets on each of its queues.
+    sockets: Vec<u32>,
+    warnings: Vec<String>,
+}
+
+/// What the ports gave: themselves, and for each worker its sockets.
 struct Opened {
     ports: Vec<Port>,
-    cores: Vec<usize>,
     rings: Vec<Vec<Ring>>,
     /// Chunks of each worker.
     chunks: Vec<u32>,
@@ -344,21 +385,39 @@ fn queues(device: &Device) -> u32 {
     device.receive_queues.max(1)
 }
 
-/// Opens packet memory, and a socket on every queue of every port.
-fn open_ports(
-    desired: &Desired,
-    machine: &Machine,
-    devices: Vec<Device>,
-    steering: &bpf::Steering,
-) -> anyhow::Result<Opened> {
-    let fewest = devices.iter().map(queues).min().context("a hub needs at least one port")?;
-    let wanted = desired.workers.cores.clone().unwrap_or_else(|| machine.cores.clone());
-    let workers = wanted.len().min(fewest as usize);
-    let cores = wanted[..workers].to_vec();
+/// A worker for each queue, or for each core that is configured: a port that has fewer queues than that has a socket for
+/// each worker on every queue, and XDP spreads.
+fn plan(desired: &Desired, machine: &Machine, devices: &[Device]) -> Plan {
+    let fewest = devices.iter().map(queues).min().unwrap_or(1) as usize;
+    let configured = desired.workers.cores.as_ref();
+    let wanted = configured.unwrap_or(&machine.cores);
+    let workers = match (desired.workers.spread, configured) {
+        (Spread::Queues, _) | (Spread::Auto, None) => wanted.len().min(fewest),
+        (Spread::Sockets, _) | (Spread::Auto, Some(_)) => wanted.len(),
+    };
     let mut warnings = Vec::new();
-    if workers < wanted.len() && desired.workers.cores.is_some() {
-        warnings.push(format!("{} cores are configured, but only {workers} can work: a worker needs a receive queue of its own on each port", wanted.len()));
+    if configured.is_some() && workers < wanted.len() {
+        let wanted = wanted.len();
+        warnings.push(format!("{wanted} cores are configured, but only {workers} can work: with spread = \"queues\", a worker needs a receive queue of its own on each port"));
     }
+    let sockets = |device: &Device| match desired.workers.spread {
+        Spread::Sockets => workers as u32,
+        Spread::Auto | Spread::Queues if queues(device) < workers as u32 => workers as u32,
+        Spread::Auto | Spread::Queues => 1,
+    };
+    Plan { cores: wanted[..workers].to_vec(), sockets: devices.iter().map(sockets).collect(), warnings }
+}
+
+/// The worker that fills and completes a queue. With a socket a queue, it is the one that has it.
+fn owner(queue: u32, workers: usize) -> usize {
+    queue as usize % workers
+}
+
+/// Opens packet memory, and the sockets on every queue of every port.
+fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bpf::Steering) -> anyhow::Result<Opened> {
+    let Plan { cores, sockets, mut warnings } = plan;
+    let workers = cores.len();
+    let bells: Arc<[Arc<Bell>]> = (0..workers).map(|_| Bell::new()).collect::<Result<_, _>>()?;
 
     let largest = devices.iter().map(|device| device.mtu).max().unwrap_or_default();
     let chunk_size = match largest as usize {
@@ -366,10 +425,10 @@ fn open_ports(
         mtu if mtu <= mtu_max(4096) => 4096,
         mtu => bail!("a port has an MTU of {mtu}, and a frame must fit one chunk: set it to {} or less", mtu_max(4096)),
     };
-    // Queue q of each port is worker q mod workers' own, so some may have one more than others.
+    // Some may own a queue more than others.
     let mut chunks = vec![chunks_per_worker(devices.len() as u32); workers];
-    for queue in devices.iter().flat_map(|device| 0..queues(device)) {
-        chunks[queue as usize % workers] += CHUNKS_PER_SOCKET;
+    for (device, sockets) in devices.iter().zip(&sockets) {
+        (0..queues(device)).for_each(|queue| chunks[owner(queue, workers)] += chunks_per_queue(*sockets));
     }
     let umem = Umem::new(chunks.iter().sum(), chunk_size).context("could not get packet memory")?;
 
@@ -381,7 +440,8 @@ fn open_ports(
         (false, true) => &[Some(true)],
         (false, false) => &[None, Some(false)],
     };
-    let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &devices, *zero_copy));
+    let with_sockets: Vec<_> = devices.iter().zip(sockets.iter().copied()).collect();
+    let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &with_sockets, workers, *zero_copy));
     let mut opened = attempts.next().context("there is a mode")?;
     if let Err(first) = &opened
         && let Some(second) = attempts.next()
@@ -392,11 +452,14 @@ fn open_ports(
 
     let mut rings: Vec<Vec<Ring>> = (0..workers).map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
-    for ((at, port), (device, sockets)) in desired.ports.iter().enumerate().zip(devices.into_iter().zip(opened?)) {
-        let index = PortIndex(at as u16);
-        let bound = sockets[0].bound().clone();
-        ports.push(Port {
-            index,
+    let opened = opened?;
+    for ((at, port), ((device, sockets), opened)) in
+        desired.ports.iter().enumerate().zip(devices.into_iter().zip(sockets).zip(opened))
+    {
+        let bound = opened[0].socket.bound().clone();
+        let queues = queues(&device);
+        let port = Port {
+            index: PortIndex(at as u16),
             name: port.name.to_string(),
             ifindex: Some(device.ifindex),
             mac: None,
@@ -404,7 +467,8 @@ fn open_ports(
             up: false,
             addresses: Vec::new(),
             driver: device.driver,
-            queues: sockets.len() as u32,
+            queues,
+            sockets,
             mode: bpf::Mode::Native,
             wanted_mode: port.mode.map(|mode| match mode {
                 Mode::Native => bpf::Mode::Native,
@@ -413,14 +477,22 @@ fn open_ports(
             bound,
             warnings: warnings.clone(),
             umem,
-            workers,
-        });
-        for (queue, socket) in sockets.into_iter().enumerate() {
-            let gauge = steering.gauge(index.0, queue as u32)?;
-            rings[queue % workers].push(Ring::new(index, queue as u32, socket, gauge));
+            bells: bells.clone(),
+        };
+        for one in opened {
+            let (worker, ring) = port.ring(one, steering)?;
+            rings[worker].push(ring);
         }
+        ports.push(port);
     }
-    Ok(Opened { ports, cores, rings, chunks })
+    // A worker transmits by the first socket that it has on a port: not all by the same queue.
+    for (w, rings) in rings.iter_mut().enumerate() {
+        rings.sort_by_key(|ring| {
+            let queues = ports[ring.port.index()].queues;
+            (ring.port, (ring.queue + queues - w as u32 % queues) % queues)
+        });
+    }
+    Ok(Opened { ports, rings, chunks })
 }
 
 /// The largest MTU of a port whose frames fit a chunk of so many bytes, sealed too.
@@ -428,22 +500,45 @@ pub const fn mtu_max(chunk_size: usize) -> usize {
     chunk_size - HEADROOM - wire::ethernet::HEADER - GROWTH
 }
 
-/// The sockets of all ports, in the order of their queues. The first registers the memory, the others share it.
-fn open_all(umem: &'static Umem, devices: &[Device], zero_copy: Option<bool>) -> anyhow::Result<Vec<Vec<Socket>>> {
-    let mut all: Vec<Vec<Socket>> = Vec::new();
-    for device in devices {
-        let mut sockets: Vec<Socket> = Vec::new();
-        for queue in 0..queues(device) {
-            let share = all.iter().flatten().chain(&sockets).next();
-            sockets.push(Socket::open(umem, device.ifindex, queue, &socket_options(zero_copy), share)?);
-        }
-        all.push(sockets);
-    }
-    Ok(all)
+/// A socket that was opened, and for whom.
+struct Opening {
+    queue: u32,
+    worker: usize,
+    socket: Socket,
 }
 
-fn socket_options(zero_copy: Option<bool>) -> Options {
-    Options { zero_copy, fill: RING, completion: RING, receive: RING, transmit: RING, ..Options::default() }
+/// The sockets of all ports, each with so many on a queue. The first of all registers the memory, and the others share it;
+/// on each queue the first is its owner's, and the others join.
+fn open_all(
+    umem: &'static Umem,
+    devices: &[(&Device, u32)],
+    workers: usize,
+    zero_copy: Option<bool>,
+) -> anyhow::Result<Vec<Vec<Opening>>> {
+    let mut all: Vec<Vec<Opening>> = Vec::new();
+    for (device, sockets) in devices {
+        let options = Options {
+            zero_copy,
+            fill: fill_entries(*sockets),
+            completion: (sockets * RING).next_power_of_two(),
+            receive: RING,
+            transmit: RING,
+            ..Options::default()
+        };
+        let mut opened: Vec<Opening> = Vec::new();
+        for queue in 0..queues(device) {
+            let owner = owner(queue, workers);
+            let others = (0..workers).filter(|worker| *sockets > 1 && *worker != owner);
+            for worker in std::iter::once(owner).chain(others) {
+                let of_queue = opened.iter().find(|one| one.queue == queue);
+                let share = of_queue.or_else(|| all.iter().flatten().chain(&opened).next()).map(|one| &one.socket);
+                let socket = Socket::open(umem, device.ifindex, queue, &options, share)?;
+                opened.push(Opening { queue, worker, socket });
+            }
+        }
+        all.push(opened);
+    }
+    Ok(all)
 }
 
 /// The tenant of each site, by site slot: sites are numbered through all tenants, in the order of the configuration.

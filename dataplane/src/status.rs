@@ -103,8 +103,10 @@ pub struct Port {
     pub xdp: Option<XdpMode>,
     /// Whether frames are copied.
     pub copy: Option<CopyMode>,
-    /// How many of its queues have a socket.
+    /// Its receive queues.
     pub queues: Option<u32>,
+    /// Sockets on each queue: one, or one for each worker, between which XDP spreads by session.
+    pub sockets: Option<u32>,
     /// Bytes in front of a received frame.
     pub headroom: Option<u32>,
     /// Bytes of packet memory a frame.

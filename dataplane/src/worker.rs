@@ -9,6 +9,7 @@
 //! so that the whole journey runs in a test, a fuzz target and a bench without one.
 
 use crate::clock;
+use crate::depot::Depot;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::{Ports, Ring};
@@ -32,12 +33,13 @@ use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian};
 pub struct Worker {
     ports: Ports,
     journey: Journey,
+    depot: Option<Arc<Depot>>,
 }
 
 impl Worker {
-    /// A worker that moves frames between `ports` by way of `journey`.
-    pub fn new(ports: Ports, journey: Journey) -> Self {
-        Self { ports, journey }
+    /// A worker that moves frames between `ports` by way of `journey`; with a depot, if it shares queues with others.
+    pub fn new(ports: Ports, journey: Journey, depot: Option<Arc<Depot>>) -> Self {
+        Self { ports, journey, depot }
     }
 
     /// Turns until control says stop.
@@ -54,7 +56,7 @@ impl Worker {
     /// One turn: orders, then each ring in its order. `true` if there was anything to do.
     pub fn turn(&mut self) -> bool {
         let now = clock::now();
-        let Self { ports, journey } = self;
+        let Self { ports, journey, depot } = self;
         let turns = &journey.rows.turns.turns;
         let frames = journey.rows.turns.frames.read();
         turns.add(1);
@@ -63,6 +65,9 @@ impl Worker {
         }
         let mut busy = journey.obey(now, ports);
         ports.reclaim(&mut journey.pool, &journey.rows);
+        if let Some(depot) = depot {
+            depot.level(&mut journey.pool);
+        }
         for ring in 0..ports.rings() {
             let mut batch = Batch::new();
             ports.receive(ring, &mut batch, &journey.rows);

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bpf::{Options, SessionEntry, SessionState, Steering, Verdict};
+use bpf::{Options, Place, SessionEntry, SessionState, Steering, Verdict};
 use crypto::message::{DATA_HEADER, data_header};
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -140,12 +140,12 @@ impl Trial {
             steering.set_local(address.parse().unwrap()).unwrap();
         }
         let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
-        steering.set_socket(0, 0, socket.as_fd()).unwrap();
+        steering.set_socket(Place::sole(0, 0), socket.as_fd()).unwrap();
         let index = hub().far[0].session.remote_index();
         let entry = SessionEntry { index, worker: 0, tenant: 0, site: 0, state: SessionState::Live };
         steering.set_session(index & 0xffff, entry).unwrap();
         steering.program(0).unwrap();
-        let gauge = steering.gauge(0, 0).unwrap();
+        let gauge = steering.gauge(Place::sole(0, 0)).unwrap();
         Self { steering, gauge, _socket: socket }
     }
 

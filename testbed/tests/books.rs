@@ -46,6 +46,11 @@ fn one_worker_on_two_queues() -> Result<()> {
 }
 
 #[test]
+fn two_workers_on_one_queue() -> Result<()> {
+    lab::test(|lab| balanced(lab, 1, &[0, 1]))
+}
+
+#[test]
 fn two_workers_on_two_queues() -> Result<()> {
     lab::test(|lab| balanced(lab, 2, &[0, 1]))
 }

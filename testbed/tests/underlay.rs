@@ -9,12 +9,16 @@ use ekiden_testbed::world::{HUB_V4, HUB_V6};
 use ekiden_testbed::{Hub, Load, Outside, Plan, Seen, Site, Tap, World, lab};
 
 fn two_sites(lab: &mut lab::Lab, ports: Vec<&'static str>) -> Result<(World, Hub, Vec<Site>)> {
+    with(lab, Settings { ports, ..Settings::default() })
+}
+
+fn with(lab: &mut lab::Lab, settings: Settings) -> Result<(World, Hub, Vec<Site>)> {
     let mut world = World::new(lab)?;
     let mut sites = vec![
         Site::new(lab, &mut world, Plan::new(1001, "a", 1))?,
         Site::new(lab, &mut world, Plan { outside: Outside::V6, ..Plan::new(1001, "b", 2) })?,
     ];
-    let hub = Hub::with_sites(lab, &world, &Settings { ports, ..Settings::default() }, &mut sites)?;
+    let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
     must_ping_both_ways(&sites[0], &sites[1])?;
     Ok((world, hub, sites))
 }
@@ -107,8 +111,17 @@ fn a_port_goes_down_and_comes_back() -> Result<()> {
 
 #[test]
 fn an_interface_is_made_anew() -> Result<()> {
+    made_anew(None)
+}
+
+#[test]
+fn an_interface_that_workers_share_is_made_anew() -> Result<()> {
+    made_anew(Some(vec![0, 1]))
+}
+
+fn made_anew(cores: Option<Vec<usize>>) -> Result<()> {
     lab::test(|lab| {
-        let (world, hub, sites) = two_sites(lab, vec![])?;
+        let (world, hub, sites) = with(lab, Settings { cores, ..Settings::default() })?;
         world.hub.ip("link del d0")?;
         until_true("the hub misses it", || Ok(hub.status()?.0["ports"][0]["ifindex"].is_null()))?;
         make_d0_anew(lab, &world)?;

@@ -1,12 +1,18 @@
-//! A hub with several workers, each with a queue of its own.
+//! A hub with several workers: each with a queue of its own, or all with the same one.
 
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use ekiden_testbed::hub::Settings;
-use ekiden_testbed::probe::must_ping_both_ways;
+use ekiden_testbed::probe::{must_ping_both_ways, ping};
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Hub, Plan, Site, World, iperf_both_ways, lab};
+
+/// Frames that each of two workers has received.
+fn frames(hub: &Hub) -> Result<[u64; 2]> {
+    let status = hub.status()?;
+    Ok([0, 1].map(|worker| status.0["workers"][worker]["frames"].as_u64().unwrap_or(0)))
+}
 
 #[test]
 fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
@@ -18,23 +24,19 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
         ];
         let settings = Settings { cores: Some(vec![0, 1]), ..Settings::default() };
         let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
-        let frames = || -> Result<[u64; 2]> {
-            let status = hub.status()?;
-            Ok([0, 1].map(|worker| status.0["workers"][worker]["frames"].as_u64().unwrap_or(0)))
-        };
         ensure!(hub.status()?.0["ports"][0]["queues"] == 2);
 
         // A flow's ports decide its queue. Site a moves from port to port, in one session, until each worker has had its
         // packets; the others' share is told apart by being the smaller.
         let mut served = [false; 2];
         for port in 40000..40064 {
-            let before = frames()?;
+            let before = frames(&hub)?;
             sites[0].set(&["listen-port", &port.to_string()])?;
             sites[0].speak()?;
             let endpoint = SocketAddr::new(sites[0].endpoint().ip(), port);
             until_true("the hub follows", || Ok(hub.status()?.site(&sites[0])?["endpoint"] == endpoint.to_string()))?;
             must_ping_both_ways(&sites[0], &sites[1])?;
-            let after = frames()?;
+            let after = frames(&hub)?;
             for worker in 0..2 {
                 served[worker] |= after[worker] > before[worker];
             }
@@ -42,7 +44,7 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
                 break;
             }
         }
-        ensure!(served == [true, true], "one worker did everything: {:?}", frames()?);
+        ensure!(served == [true, true], "one worker did everything: {:?}", frames(&hub)?);
         for transfer in iperf_both_ways(&sites[0], &sites[1], 2)? {
             ensure!(transfer.mbits > 1.0, "{transfer:?}");
         }
@@ -52,6 +54,52 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
             !drops.keys().any(|reason| reason.starts_with("counter") || reason.starts_with("session")),
             "{drops:?}"
         );
+        hub.balance()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::with_queues(lab, 1)?;
+        let plans = [("a", 1), ("b", 2), ("c", 3)].map(|(name, net)| Plan::new(1001, name, net));
+        let mut sites = plans.into_iter().map(|plan| Site::new(lab, &mut world, plan)).collect::<Result<Vec<_>>>()?;
+        let settings = Settings { cores: Some(vec![0, 1]), ..Settings::default() };
+        let mut hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        let status = hub.status()?;
+        ensure!((&status.0["ports"][0]["queues"], &status.0["ports"][0]["sockets"]) == (&1.into(), &2.into()));
+        ensure!(hub.status_text()?.contains("1 shared by 2"), "{}", hub.status_text()?);
+
+        // The first and the third site are the first worker's, the second is the other's. What a site receives is sealed by
+        // the worker of who sent it.
+        must_ping_both_ways(&sites[0], &sites[1])?;
+        must_ping_both_ways(&sites[0], &sites[2])?;
+        let before = frames(&hub)?;
+        let pings = ping(sites[0].namespace(), sites[2].v4().into(), &["-c", "200", "-i", "0.002"])?;
+        ensure!(pings.all(), "{}", pings.text);
+        let after = frames(&hub)?;
+        ensure!(after[0] - before[0] >= 400 && after[1] - before[1] < 40, "{before:?} {after:?}");
+        let pings = ping(sites[1].namespace(), sites[2].v4().into(), &["-c", "200", "-i", "0.002"])?;
+        ensure!(pings.all(), "{}", pings.text);
+        let last = frames(&hub)?;
+        ensure!(last[0] - after[0] >= 200 && last[1] - after[1] >= 200, "{after:?} {last:?}");
+        for transfer in iperf_both_ways(&sites[0], &sites[1], 2)? {
+            ensure!(transfer.mbits > 1.0, "{transfer:?}");
+        }
+        let status = hub.balance()?;
+        ensure!(
+            status.drops().keys().all(|reason| !reason.starts_with("counter") && reason != "no_chunk"),
+            "{status:?}"
+        );
+
+        // Killed and started again: the queue is had again, by both.
+        hub.kill()?;
+        hub.start()?;
+        until_true("packets pass again", || {
+            Ok(ping(sites[0].namespace(), sites[1].v4().into(), &["-c", "1", "-W", "1"])?.all())
+        })?;
+        must_ping_both_ways(&sites[0], &sites[1])?;
         hub.balance()?;
         Ok(())
     })

@@ -101,6 +101,20 @@ pub struct Workers {
     pub cores: Option<Vec<usize>>,
     /// Where the cores are listed.
     pub origin: Origin,
+    /// How frames come to the workers of a port that has fewer queues than there are workers.
+    pub spread: Spread,
+}
+
+/// How frames come to workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// By the NIC where it has a queue for each worker, else by XDP.
+    #[default]
+    Auto,
+    /// By the NIC alone: no more workers than queues.
+    Queues,
+    /// By XDP, also where the NIC could.
+    Sockets,
 }
 
 /// The statistics segment.

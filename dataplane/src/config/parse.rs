@@ -19,7 +19,7 @@ use super::keys::{self, PresharedKey, PrivateKey, PublicKey};
 use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
 use super::{
-    Desired, Digest, Hub, HubName, Label, Name, Port, PortName, Site, Stats, Tenant, Workers, include, values,
+    Desired, Digest, Hub, HubName, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, include, values,
 };
 
 static ROOT: Shape = Shape {
@@ -52,7 +52,11 @@ static HUB: Shape = Shape {
     ],
 };
 
-static WORKERS: Shape = Shape { title: "[workers]", noun: None, keys: &[optional("cores", "cores = [1, 2]")] };
+static WORKERS: Shape = Shape {
+    title: "[workers]",
+    noun: None,
+    keys: &[optional("cores", "cores = [1, 2]"), optional("spread", r#"spread = "sockets""#)],
+};
 
 static STATS: Shape = Shape {
     title: "[stats]",
@@ -178,7 +182,7 @@ impl<'a> Walk<'a> {
 
     fn workers(&self, root: &Table<'_>) -> Workers {
         let Some(table) = root.table("workers", &WORKERS) else {
-            return Workers { cores: None, origin: root.at().clone() };
+            return Workers { cores: None, origin: root.at().clone(), spread: Spread::Auto };
         };
         let cores = table.integers("cores", "core", values::core);
         let mut seen = HashSet::new();
@@ -191,7 +195,8 @@ impl<'a> Walk<'a> {
             self.problems.add(&origin, "cores of [workers] is empty; leave it out for one worker a queue".to_owned());
         }
         let cores = table.has("cores").then(|| cores.into_iter().map(|core| core.value).collect());
-        Workers { cores, origin }
+        let spread = table.string("spread", values::spread).map(|spread| spread.value).unwrap_or_default();
+        Workers { cores, origin, spread }
     }
 
     fn stats(root: &Table<'_>) -> Stats {

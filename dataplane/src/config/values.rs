@@ -9,7 +9,7 @@ use std::ops::Deref;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Crypto, Mode, Role};
+use super::{Crypto, Mode, Role, Spread};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -163,6 +163,15 @@ pub(super) fn mode(text: &str) -> Result<Mode, String> {
         "native" => Ok(Mode::Native),
         "generic" => Ok(Mode::Generic),
         _ => Err("\"native\" or \"generic\" are right; omitted, the best that the driver has is taken".to_owned()),
+    }
+}
+
+pub(super) fn spread(text: &str) -> Result<Spread, String> {
+    match text {
+        "auto" => Ok(Spread::Auto),
+        "queues" => Ok(Spread::Queues),
+        "sockets" => Ok(Spread::Sockets),
+        _ => Err("\"auto\", \"queues\" (the NIC spreads alone) or \"sockets\" (XDP spreads) are right".to_owned()),
     }
 }
 

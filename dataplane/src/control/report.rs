@@ -26,6 +26,8 @@ pub struct Facts {
     pub cores: Vec<usize>,
     /// Chunks that each worker owns.
     pub chunks: Vec<u32>,
+    /// Where workers that share a queue leave chunks for each other.
+    pub depot: Option<std::sync::Arc<crate::depot::Depot>>,
     /// What was wrong at the start, and did not stop it.
     pub warnings: Vec<String>,
 }
@@ -115,7 +117,7 @@ impl Control {
             staged: turns(|row| &row.staged),
             sending: census.transmit.into(),
             receiving: census.receive.into(),
-            free: turns(|row| &row.chunks_free),
+            free: turns(|row| &row.chunks_free) + self.facts.depot.as_ref().map_or(0, |depot| depot.len() as u64),
             chunks: self.facts.chunks.iter().map(|n| u64::from(*n)).sum(),
         }
     }
@@ -135,6 +137,7 @@ impl Control {
             }),
             copy: Some(if port.bound.zero_copy { status::CopyMode::ZeroCopy } else { status::CopyMode::Copy }),
             queues: Some(port.queues),
+            sockets: Some(port.sockets),
             headroom: Some(crate::xsk::HEADROOM as u32),
             chunk_size: Some(port.chunk_size()),
             need_wakeup: Some(port.bound.need_wakeup),
@@ -158,7 +161,8 @@ impl Control {
     fn worker(&self, w: usize) -> status::Worker {
         let turns = &self.workers[w].1.turns;
         let queues = self.ports.iter().flat_map(|port| {
-            (0..port.queues).filter(|q| *q as usize % self.workers.len() == w).map(|q| format!("{}:{q}", port.name))
+            let its = move |q: &u32| port.sockets > 1 || *q as usize % self.workers.len() == w;
+            (0..port.queues).filter(its).map(|q| format!("{}:{q}", port.name))
         });
         status::Worker {
             id: w as u32,

@@ -161,7 +161,10 @@ fn ports(out: &mut String, ports: &[Port]) {
                 CopyMode::Copy => "copy",
                 CopyMode::ZeroCopy => "zero-copy",
             })),
-            or_dash(port.queues),
+            or_dash(port.queues.map(|queues| match port.sockets {
+                Some(sockets) if sockets > 1 => format!("{queues} shared by {sockets}"),
+                _ => queues.to_string(),
+            })),
             or_dash(port.mtu),
             or_dash(port.chunk_size),
             or_dash(port.headroom),

@@ -31,6 +31,7 @@ fn example() -> Status {
                 xdp: Some(XdpMode::Native),
                 copy: Some(CopyMode::Copy),
                 queues: Some(1),
+                sockets: Some(1),
                 headroom: Some(128),
                 chunk_size: Some(2048),
                 need_wakeup: Some(true),

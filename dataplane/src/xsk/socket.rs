@@ -386,6 +386,16 @@ impl Socket {
         self.path.waiting()
     }
 
+    /// Whether frames that this socket sent are still to be reclaimed by it. Where several sockets share the queue, who
+    /// reclaims can't tell whose they are: then whether frames wait to be taken by the kernel.
+    pub fn awaits_completion(&self) -> bool {
+        let here = self.path.in_kernel();
+        match self.path.queue_of().open.load(Ordering::Relaxed) {
+            0 | 1 => here.lent_transmit > 0,
+            _ => here.transmit > 0 || here.completion > 0,
+        }
+    }
+
     /// Where the frames are that this socket can see.
     pub fn in_kernel(&self) -> InKernel {
         self.path.in_kernel()
