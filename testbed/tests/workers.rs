@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use ekiden_testbed::hub::Settings;
+use ekiden_testbed::hub::{NAME, Settings};
 use ekiden_testbed::probe::{must_ping_both_ways, ping};
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Hub, Plan, Site, World, iperf_both_ways, lab};
@@ -93,12 +93,12 @@ fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
             "{status:?}"
         );
 
-        // Killed and started again: the queue is had again, by both.
+        // Killed and started again, once it has written down where its sites are: the queue is had again, by both.
+        let state = lab.directory().join("state").join(NAME).join("peers");
+        until_true("where the sites are is on the disk", || Ok(state.exists()))?;
         hub.kill()?;
         hub.start()?;
-        until_true("packets pass again", || {
-            Ok(ping(sites[0].namespace(), sites[1].v4().into(), &["-c", "1", "-W", "1"])?.all())
-        })?;
+        hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
         must_ping_both_ways(&sites[0], &sites[1])?;
         hub.balance()?;
         Ok(())
