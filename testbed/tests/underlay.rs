@@ -1,7 +1,9 @@
 //! The network around the hub changes, and the hub follows.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
-use ekiden_testbed::attack::{is_tunnel, message};
+use ekiden_testbed::attack::{Attacker, is_tunnel, message};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::probe::{echo, must_ping_both_ways, ping};
 use ekiden_testbed::wait::until_true;
@@ -269,6 +271,39 @@ fn under_traffic_routes_and_addresses_come_and_go() -> Result<()> {
         let drops = across.hub.status()?.drops_since(&before);
         ensure!(drops.is_empty(), "while the route moved: {drops:?}");
         across.end()
+    })
+}
+
+#[test]
+fn a_removed_address_is_not_the_hubs_until_it_is_back() -> Result<()> {
+    lab::test(|lab| {
+        let (world, hub, _sites) = two_sites(lab, vec![])?;
+        let attacker = Attacker::new(&world)?;
+        let mut unknown = vec![0x5a; 128];
+        unknown[..4].copy_from_slice(&[4, 0, 0, 0]);
+        let frame = attacker.frame(SocketAddr::from(([198, 51, 100, 7], 4444)), &unknown)?;
+        let count = |field: &str| -> Result<u64> { hub.status()?.0["ports"][0][field].as_u64().context("a count") };
+        let its = |there: bool| {
+            until_true("the hub knows its addresses", || {
+                let status = hub.status()?;
+                let addresses = status.0["ports"][0]["addresses"].as_array().context("addresses")?;
+                Ok(addresses.iter().any(|address| *address == HUB_V4.to_string()) == there)
+            })
+        };
+        for there in [true, false, true] {
+            let now = if there { "replace" } else { "del" };
+            world.hub.ip(&format!("addr {now} 192.0.2.1/24 dev d0"))?;
+            its(there)?;
+            let (before, passed) = (hub.status()?, count("xdp_passed")?);
+            attacker.repeat(&frame, 10)?;
+            if there {
+                hub.must_have_dropped(&before, &[("xdp_session_unknown", 10)])?;
+            } else {
+                until_true("the kernel gets them", || Ok(count("xdp_passed")? >= passed + 10))?;
+                hub.must_have_dropped(&before, &[])?;
+            }
+        }
+        Ok(())
     })
 }
 
