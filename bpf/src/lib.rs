@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 pub use attach::{Attached, Mode};
 pub use error::{Error, Holder};
-pub use gauge::Gauge;
+pub use gauge::{Gauge, Stamp};
 pub use maps::{Count, PortCounters, SessionEntry, SessionState};
 pub use pin::{DEFAULT_PIN_ROOT, detach};
 pub use sys::Verdict;
@@ -71,6 +71,8 @@ pub struct Options {
     pub sockets: Vec<u32>,
     /// The number of sites: each has a share of a ring that runs full. 24 bytes of kernel memory a ring.
     pub sites: u32,
+    /// One in 2^this of the frames that go to a ring takes the time along: see [`Gauge::unstamp`].
+    pub stamp_bits: u8,
     /// How many initiations and fragments may reach control.
     pub limits: Limits,
 }
@@ -86,6 +88,7 @@ impl Options {
             rings: Rings { ports: 1, queues: 1, entries: 2048 },
             sockets: Vec::new(),
             sites: 1,
+            stamp_bits: 6,
             limits: Limits::default(),
         }
     }
@@ -207,7 +210,7 @@ impl Steering {
         for port in &options.listen_ports {
             maps.listen(*port)?;
         }
-        let gauges = Gauges::map(maps.rings(), maps.shares(), options.sites)?;
+        let gauges = Gauges::map(&maps, options.sites)?;
         Ok(Self { options, maps, gauges, ports: BTreeMap::from([(0, Port { program, link: None })]) })
     }
 
@@ -260,9 +263,9 @@ impl Steering {
         Ok((u32::from(port) * queues + queue) * self.options.sockets_max() + socket)
     }
 
-    /// Where the worker of a ring says how full it is.
+    /// Where the worker of a ring says how full it is, and learns how long a frame has been in it.
     pub fn gauge(&self, place: Place) -> Result<Gauge, Error> {
-        Ok(self.gauges.gauge(self.ring(place)?))
+        Ok(self.gauges.gauge(place.port, self.ring(place)?))
     }
 
     /// Frames of a site that were dropped because a ring was more than half full and the site had its share of it.
@@ -326,9 +329,17 @@ pub struct Program(OwnedFd);
 
 impl Program {
     /// Runs it on one frame, `repeat` times, as if the frame had come in on queue 0 of its port, attached or not.
-    /// Gives the verdict and the mean time in nanoseconds. Counters and token buckets move as they would for a real frame.
+    /// Gives the verdict and the mean time in nanoseconds. Counters and token buckets move as they would for a real frame. A
+    /// frame that is stamped goes on with the stamp: it is for another port then ([`Options::stamp_bits`]).
     pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<(Verdict, u32), Error> {
-        sys::test_run(self.as_fd(), frame, repeat).map_err(Error::TestRun)
+        sys::test_run(self.as_fd(), frame, None, repeat).map_err(Error::TestRun)
+    }
+
+    /// Runs it once, and gives the frame as the program leaves it, too.
+    pub fn test_run_out(&self, frame: &[u8]) -> Result<(Verdict, Vec<u8>), Error> {
+        let mut out = frame.to_vec();
+        let (verdict, _) = sys::test_run(self.as_fd(), frame, Some(&mut out), 1).map_err(Error::TestRun)?;
+        Ok((verdict, out))
     }
 
     /// The same program, held once more.

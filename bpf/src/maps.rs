@@ -126,6 +126,10 @@ impl Maps {
         &self.rings
     }
 
+    pub(crate) fn ports(&self) -> &MapHandle {
+        &self.ports
+    }
+
     pub(crate) fn shares(&self) -> &MapHandle {
         &self.shares
     }

@@ -47,6 +47,7 @@ pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Resul
     constants.own_sockets = options.sockets(port);
     constants.ring_entries = options.rings.entries;
     constants.ring_shares += options.sites; // to those that the program has besides
+    constants.stamp_mask = (1 << options.stamp_bits.min(63)) - 1;
     let (rings, shares) =
         (u32::from(options.rings.ports) * options.rings.queues * options.sockets_max(), constants.ring_shares);
     match shared {

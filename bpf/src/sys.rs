@@ -184,17 +184,25 @@ pub(crate) fn may_list_links() -> bool {
     !matches!(listed, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// Runs an XDP program on a frame.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<(Verdict, u32)> {
+/// Runs an XDP program on a frame; `out` takes what it made of the frame, as far as it has room.
+pub(crate) fn test_run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    out: Option<&mut [u8]>,
+    repeat: u32,
+) -> io::Result<(Verdict, u32)> {
+    let (data_out, size_out) = out.map_or((ptr::null_mut(), 0), |out| (out.as_mut_ptr(), out.len()));
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
         data_in: frame.as_ptr().cast(),
         data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_out: data_out.cast(),
+        data_size_out: u32::try_from(size_out).map_err(io::Error::other)?,
         repeat: i32::try_from(repeat).map_err(io::Error::other)?,
         ..Default::default()
     };
-    // SAFETY: `data_in` points to `data_size_in` bytes that outlive the call and are only read; there is no room for
-    // output, so nothing is written but `options` itself.
+    // SAFETY: `data_in` points to `data_size_in` bytes that outlive the call and are only read; `data_out` is null, or points
+    // to `data_size_out` bytes that outlive the call and are borrowed for it alone. Else nothing is written but `options`.
     done(unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
     let verdict = match options.retval {
         libbpf_sys::XDP_DROP => Verdict::Drop,

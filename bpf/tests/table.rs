@@ -34,7 +34,11 @@ struct Bench {
 
 impl Bench {
     fn new(name: &str, limits: Limits) -> Self {
-        let mut steering = Steering::load(options(name, limits)).unwrap();
+        Self::with(options(name, limits))
+    }
+
+    fn with(options: bpf::Options) -> Self {
+        let mut steering = Steering::load(options).unwrap();
         steering.set_mac(PORT, PORT_MAC).unwrap();
         steering.set_local(HUB4.into()).unwrap();
         steering.set_local(HUB6.into()).unwrap();
@@ -319,6 +323,48 @@ fn ports_of_a_hub_share_maps_and_count_apart() {
     let one = Count { packets: 1, bytes: frame.len() as u64 };
     assert_eq!(other.dropped().collect::<Vec<_>>(), [(XdpNoSocket as u8, one)]);
     assert_eq!(other.seen, one);
+}
+
+/// What the hub's clock says.
+fn boot_ns() -> u64 {
+    // SAFETY: all zeros is a time.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: writes the time into what it is given.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) }, 0);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[test]
+fn every_64th_frame_of_a_ring_carries_the_time_and_loses_nothing() {
+    let options = bpf::Options { stamp_bits: 6, ..options("stamps", Limits::default()) };
+    let mut bench = Bench::with(options);
+    let gauge = bench.steering.gauge(Place::sole(PORT, 0)).unwrap();
+    let frames = [Udp::v4(data(64)).build(), Udp::v6(data(1000)).build(), Udp::v4(message(4, 7, 64)).build()];
+    let (mut sent, mut stamped) = (0, Vec::new());
+    for run in 0..300 {
+        let frame = &frames[run % 3];
+        let before = boot_ns();
+        let (verdict, mut out) = bench.steering.program(PORT).unwrap().test_run_out(frame).unwrap();
+        let after = boot_ns();
+        sent += u32::from(verdict == Verdict::Redirect);
+        let changed = out != *frame;
+        assert_eq!(out[6..], frame[6..], "only the destination");
+        let stamp = gauge.unstamp(&mut out);
+        assert_eq!((stamp.is_some(), &out), (changed, frame), "as it came, run {run}");
+        let Some(stamp) = stamp else { continue };
+        assert_eq!(verdict, Verdict::Redirect);
+        stamped.push(sent);
+        assert!(stamp.until(after) <= after - before, "{} ns in {} ns", stamp.until(after), after - before);
+        assert_eq!(stamp.until(before), 0);
+    }
+    assert_eq!((sent, stamped), (200, vec![64, 128, 192]), "dropped ones are not counted");
+
+    // The address is the one that the port has by now, and that of no other port.
+    let mut stamped = vec![0xff; 60];
+    bench.steering.set_mac(PORT, PEER_MAC).unwrap();
+    bench.steering.set_mac(PORT + 1, PORT_MAC).unwrap();
+    assert!(gauge.unstamp(&mut stamped).is_some() && stamped[..6] == PEER_MAC);
+    assert!(gauge.unstamp(&mut []).is_none() && gauge.unstamp(&mut [1; 5]).is_none());
 }
 
 /// Buckets that do not fill again while a test runs.

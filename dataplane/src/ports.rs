@@ -1,5 +1,6 @@
 //! A worker's sockets: the only part of it that does I/O.
 
+use crate::clock;
 use crate::mailbox::{Bell, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet};
 use crate::xsk::{Frame, Kick, Socket};
@@ -29,7 +30,7 @@ pub struct Ring {
     pub socket: Socket,
     /// The worker that fills and completes the queue for this one, if that is another.
     owner: Option<Arc<Bell>>,
-    /// Where XDP reads how full the socket's receive ring is.
+    /// Where XDP reads how full the socket's receive ring is, and says when it put a frame there.
     gauge: bpf::Gauge,
     /// Its packets in several buffers, and its bad descriptors, that have been counted.
     oddities: (u64, u64),
@@ -68,12 +69,18 @@ struct Arrivals<'a> {
     batch: &'a mut Batch,
     port: PortIndex,
     bytes: u64,
+    gauge: &'a bpf::Gauge,
+    ring_time: &'a stats::HistogramRow,
 }
 
 impl Extend<Frame> for Arrivals<'_> {
     fn extend<T: IntoIterator<Item = Frame>>(&mut self, frames: T) {
-        for frame in frames {
+        for mut frame in frames {
             self.bytes += frame.len() as u64;
+            // One frame in 64, so that a look at the clock costs a batch one at the most.
+            if let Some(stamp) = self.gauge.unstamp(frame.bytes_mut()) {
+                self.ring_time.record(stamp.until(clock::now().0), 1);
+            }
             self.batch.push(Packet::arrived(frame, self.port));
         }
     }
@@ -108,14 +115,16 @@ impl Ports {
     #[inline]
     pub fn receive(&mut self, ring: usize, batch: &mut Batch, rows: &stats::Rows) {
         let ring = &mut self.rings[ring];
-        let mut arrivals = Arrivals { batch, port: ring.port, bytes: 0 };
+        let gauge = &ring.gauge;
+        let mut arrivals = Arrivals { batch, port: ring.port, bytes: 0, gauge, ring_time: &rows.ring_time };
         let received = ring.socket.receive(&mut arrivals, BATCH);
+        let bytes = arrivals.bytes;
         ring.gauge.say(ring.socket.waiting());
         if received > 0 {
             ring.disturb_owner();
             let row = rows.port(ring.port);
             row.rx_frames.add(received as u64);
-            row.rx_bytes.add(arrivals.bytes);
+            row.rx_bytes.add(bytes);
             rows.turns.batches.add(1);
             rows.turns.frames.add(received as u64);
         }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub cores: Option<Vec<usize>>,
     /// Tenants whose hub has the addresses 10.9.0.1 and fd00:9::1.
     pub hub_addresses: Vec<u32>,
+    /// XDP in generic mode.
+    pub generic: bool,
 }
 
 /// A hub with its configuration.
@@ -342,6 +344,9 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
     let default = vec!["d0"];
     for port in if settings.ports.is_empty() { &default } else { &settings.ports } {
         writeln!(text, "\n[[port]]\nname = \"{port}\"\nrole = \"wan\"")?;
+        if settings.generic {
+            writeln!(text, "mode = \"generic\"")?;
+        }
     }
     let mut tenants: Vec<u32> = sites.iter().map(|site| site.plan.tenant).collect();
     tenants.sort_unstable();

@@ -236,6 +236,7 @@ fn prometheus_finds_all_that_alerts_and_dashboard_ask_for() -> Result<()> {
             "rate(ekiden_worker_busy_seconds_total[30s])",
             r#"rate(ekiden_port_xdp_frames_total{verdict="redirected"}[30s])"#,
             "histogram_quantile(0.99, sum by (le) (rate(ekiden_worker_latency_seconds_bucket[30s])))",
+            "histogram_quantile(0.99, sum by (le) (rate(ekiden_worker_ring_seconds_bucket[30s])))",
         ] {
             until_true(&format!("{expression} is above zero"), || {
                 Ok(!prometheus.query(&format!("{expression} > 0"))?.is_empty())

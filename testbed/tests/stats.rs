@@ -132,6 +132,43 @@ fn two_workers_count_to_the_byte() -> Result<()> {
     lab::test(|lab| exact(lab, 2, &[0, 1]))
 }
 
+/// One frame in 64 of each ring is measured, from XDP to the worker.
+fn ring_time(lab: &mut Lab, queues: u32, settings: &Settings) -> Result<()> {
+    let mut world = World::with_queues(lab, queues)?;
+    let mut sites = vec![
+        Site::new(lab, &mut world, Plan::new(1001, "a", 1))?,
+        Site::new(lab, &mut world, Plan::new(1001, "b", 2))?,
+    ];
+    let hub = Hub::with_sites(lab, &world, settings, &mut sites)?;
+    let pings = ping(sites[0].namespace(), sites[1].v4().into(), &["-q", "-f", "-c", "1000"])?;
+    ensure!(pings.all(), "{}", pings.text);
+    hub.balance()?;
+    let snapshot = Reader::open(&lab.directory().join("run/lab/stats"))?.snapshot()?;
+    let port = &snapshot.ports[0];
+    ensure!(port.xdp_redirected_frames >= 2000 && port.ring_lost == 0, "{port:?}");
+    let times = snapshot.workers.iter().map(|worker| &worker.ring_time);
+    let measured: u64 = times.clone().map(stats::Histogram::count).sum();
+    // Each ring has its own 64; in generic mode two CPUs may count a frame of one ring at the same time.
+    let (most, rings) = (port.xdp_redirected_frames / 64, u64::from(queues));
+    let least = if settings.generic { most / 2 } else { most + 1 - rings };
+    ensure!((least..=most).contains(&measured), "{measured} of {port:?}");
+    for time in times.filter(|time| time.count() > 0) {
+        // More than nothing, and less than a stall of this machine: a stamp that was read wrongly says hours.
+        let (shortest, longest) = (time.quantile(0.0), time.quantile(1.0));
+        ensure!(shortest > 0 && longest < stats::MAX_NS, "{shortest} to {longest} ns");
+        ensure!(time.sum_ns > 0 && time.sum_ns <= longest * time.count(), "{} ns", time.sum_ns);
+    }
+    Ok(())
+}
+
+#[test]
+fn time_in_the_ring_is_measured() -> Result<()> {
+    let cores = |cores: &[usize]| Settings { cores: Some(cores.to_vec()), ..Settings::default() };
+    lab::test(|lab| ring_time(lab, 1, &cores(&[0])))?;
+    lab::test(|lab| ring_time(lab, 2, &cores(&[0, 1])))?;
+    lab::test(|lab| ring_time(lab, 1, &Settings { generic: true, ..cores(&[0]) }))
+}
+
 #[test]
 fn readers_survive_the_hub_and_find_the_next_one() -> Result<()> {
     lab::test(|lab| {

@@ -22,6 +22,8 @@ pub(crate) fn options(name: &str, limits: Limits) -> Options {
         // So many entries that a ring without a worker is not taken for one that runs full.
         rings: Rings { ports: 8, queues: 2, entries: u32::MAX },
         sites: 256,
+        // None: a frame that is run again and again stays what it is.
+        stamp_bits: 63,
         limits,
         ..Options::new("test", LISTEN)
     }
