@@ -29,7 +29,7 @@ fn segment(path: &Path, tenants: u32, sites: u32, workers: usize) -> Segment {
             directory.tenant(TenantSlot(t), id, "WAN00001001", "a label").expect("room");
         }
         (0..sites).for_each(|s| directory.site(SiteSlot(s), TenantSlot(s % tenants), "osaka").expect("room"));
-        (0..2).for_each(|p| directory.port(PortIndex(p), "eth0", 1).expect("room"));
+        (0..2).for_each(|p| directory.port(PortIndex(p), "eth0", 1, 2048).expect("room"));
     });
     segment.publish().expect("a name");
     segment

@@ -39,7 +39,7 @@ use wire::{PortIndex, SiteSlot, TenantSlot};
 
 /// Descriptors of the receive, fill, transmit and completion rings of a socket. At 1 Mpps, 2,048 are two milliseconds:
 /// what a worker may be away before frames are lost.
-const RING: u32 = 2048;
+pub const RING: u32 = 2048;
 
 /// Entries of the fill ring of a queue with so many sockets: more than their receive rings hold, where there are several,
 /// or a worker that stalls would starve the others.

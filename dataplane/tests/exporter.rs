@@ -88,7 +88,7 @@ fn segment(path: &Path) -> Segment {
         }
         directory.site(SiteSlot(0), TenantSlot(0), "\\").unwrap();
         directory.site(SiteSlot(1), TenantSlot(0), "\\\"\n\u{7f}\u{85}").unwrap();
-        directory.port(PortIndex(0), "wan0", 1).unwrap();
+        directory.port(PortIndex(0), "wan0", 1, 2048).unwrap();
         directory.worker(0, 0, 4096).unwrap();
     });
     let rows = segment.rows(0);

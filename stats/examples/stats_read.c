@@ -43,6 +43,14 @@ static void print_traffic(enum ekiden_section section, uint64_t slot)
            tx_packets, tx_bytes, tx_outer);
 }
 
+static void print_histogram(const char *name, const struct ekiden_histogram_row *row)
+{
+    uint64_t count = 0;
+    for (int i = 0; i < EKIDEN_STATS_BUCKETS; i++)
+        count += ekiden_read(&row->counts[i]);
+    fprintf(out, " %s %" PRIu64 " %" PRIu64, name, count, ekiden_read(&row->sum_ns));
+}
+
 static void print_all(void)
 {
     const struct ekiden_header *header = (const void *)base;
@@ -64,6 +72,12 @@ static void print_all(void)
         fprintf(out, "site %" PRIu64 " %.256s", ekiden_read(&tenant->id), (const char *)entry->name);
         print_traffic(EKIDEN_SITE_ROWS, s);
     }
+    for (uint64_t p = 0; p < rows(EKIDEN_PORTS); p++) {
+        const struct ekiden_port_entry *entry = ekiden_row(base, EKIDEN_PORTS, 0, p);
+        if (ekiden_read(&entry->generation) % 2 == 1)
+            fprintf(out, "port %.64s queues %" PRIu64 " entries %" PRIu64 "\n", (const char *)entry->name,
+                    ekiden_read(&entry->queues), ekiden_read(&entry->ring_entries));
+    }
     for (uint64_t r = 0; r < rows(EKIDEN_REASONS); r++) {
         const struct ekiden_reason_entry *entry = ekiden_row(base, EKIDEN_REASONS, 0, r);
         uint64_t packets = 0, bytes = 0;
@@ -79,12 +93,10 @@ static void print_all(void)
     }
     for (uint64_t w = 0; w < rows(EKIDEN_WORKERS); w++) {
         const struct ekiden_loop_row *row = ekiden_row(base, EKIDEN_LOOP_ROWS, w, 0);
-        const struct ekiden_histogram_row *latency = ekiden_row(base, EKIDEN_LATENCY, w, 0);
-        uint64_t count = 0;
-        for (int i = 0; i < EKIDEN_STATS_BUCKETS; i++)
-            count += ekiden_read(&latency->counts[i]);
-        fprintf(out, "worker %" PRIu64 " %" PRIu64 " latency %" PRIu64 " %" PRIu64 "\n", w, ekiden_read(&row->frames), count,
-               ekiden_read(&latency->sum_ns));
+        fprintf(out, "worker %" PRIu64 " %" PRIu64, w, ekiden_read(&row->frames));
+        print_histogram("latency", ekiden_row(base, EKIDEN_LATENCY, w, 0));
+        print_histogram("ring_time", ekiden_row(base, EKIDEN_RING_TIME, w, 0));
+        fputc('\n', out);
     }
     for (uint64_t t = 0; t < rows(EKIDEN_TENANTS); t++) {
         const struct ekiden_ring_head *head = ekiden_row(base, EKIDEN_TENANT_HISTORY, 0, t);

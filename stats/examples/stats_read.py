@@ -67,15 +67,20 @@ class Segment:
         for slot, at in self.occupied("sites"):
             name = self.text(at + 64, 256)
             yield f"site {ids[self.word(at + 8)]} {name} {self.traffic('site_rows', slot)}"
+        for _, at in self.occupied("ports"):
+            yield f"port {self.text(at + 64, 64)} queues {self.word(at + 8)} entries {self.word(at + 16)}"
         drops = [self.at(s, b, r) for s in ("tenant_drops", "hub_drops") for b in range(self.blocks(s)) for r in range(self.rows(s))]
         for number, at in self.occupied("reasons"):
             packets = sum(self.word(row + 16 * number) for row in drops)
             if packets > 0:
                 yield f"drop {self.text(at + 64, 64)} {packets} {sum(self.word(row + 16 * number + 8) for row in drops)}"
         for worker, _ in self.occupied("workers"):
-            frames, latency = self.at("loop_rows", worker, 0) + 16, self.at("latency", worker, 0)
-            count = sum(self.word(latency + 64 + 8 * bucket) for bucket in range(3456))
-            yield f"worker {worker} {self.word(frames)} latency {count} {self.word(latency)}"
+            line = f"worker {worker} {self.word(self.at('loop_rows', worker, 0) + 16)}"
+            for section in ("latency", "ring_time"):
+                histogram = self.at(section, worker, 0)
+                count = sum(self.word(histogram + 64 + 8 * bucket) for bucket in range(3456))
+                line += f" {section} {count} {self.word(histogram)}"
+            yield line
         depth = self.sections["tenant_history"][4]
         for slot in range(self.rows("tenant_history")):
             head = self.at("tenant_history", 0, slot)

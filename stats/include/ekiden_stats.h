@@ -96,7 +96,8 @@ struct ekiden_site_entry {
 struct ekiden_port_entry {
     uint64_t generation; /* Even: the slot is empty. */
     uint64_t queues; /* Receive queues. */
-    uint64_t rest[6];
+    uint64_t ring_entries; /* Entries of each of its receive rings: as many frames may wait there. */
+    uint64_t rest[5];
     uint64_t name[8]; /* The name of its interface. */
 };
 

@@ -52,12 +52,13 @@ impl<'a> Directory<'a> {
         Ok(())
     }
 
-    /// A port.
-    pub fn port(&mut self, port: PortIndex, name: &str, queues: u32) -> Result<(), Full> {
+    /// A port, its receive queues, and the entries of the ring of each.
+    pub fn port(&mut self, port: PortIndex, name: &str, queues: u32, ring_entries: u32) -> Result<(), Full> {
         let entry = self.entry::<PortEntry>(Kind::Ports, port.index())?;
         let same = read_text(&entry.name) == name;
         self.occupy(&entry.generation, same, port.index(), &[]);
         entry.queues.set(queues.into());
+        entry.ring_entries.set(ring_entries.into());
         write_text(&entry.name, name);
         Ok(())
     }

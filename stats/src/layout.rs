@@ -152,8 +152,10 @@ record! {
         pub(crate) generation,
         /// Receive queues.
         pub(crate) queues,
+        /// Entries of each of its receive rings: as many frames may wait there.
+        pub(crate) ring_entries,
         /// Room for what comes.
-        pub(crate) rest: 6,
+        pub(crate) rest: 5,
         /// The name of its interface.
         pub(crate) name: 8,
     }

@@ -432,6 +432,7 @@ impl Reader {
             slot,
             name: read_text(&entry.name),
             queues: entry.queues.read(),
+            ring_entries: entry.ring_entries.read(),
             ..Port::default()
         })
     }

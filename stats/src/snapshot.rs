@@ -182,6 +182,8 @@ pub struct Port {
     pub name: String,
     /// Receive queues.
     pub queues: u64,
+    /// Entries of each of its receive rings; 0, if the hub is of a version that does not say.
+    pub ring_entries: u64,
     pub rx_frames: u64,
     pub rx_bytes: u64,
     pub completed_frames: u64,

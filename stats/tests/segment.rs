@@ -49,6 +49,7 @@ fn a_reader_finds_every_count_under_its_name() {
     assert_eq!(drop(DropReason::TtlExpired), (0, 0));
 
     assert_eq!((snapshot.ports.len(), &*snapshot.ports[1].name, snapshot.ports[1].queues), (2, "wan1", 2));
+    assert_eq!((snapshot.ports[0].ring_entries, snapshot.ports[1].ring_entries), (2048, 4096));
     assert_eq!((snapshot.ports[1].xdp_seen_frames, snapshot.ports[0].rx_frames), (4711, 18 + 6));
     assert_eq!((snapshot.workers[1].core, snapshot.workers[1].frames, snapshot.workers[0].busy_ppm), (3, 180, 250_000));
     assert_eq!((snapshot.workers[1].latency.count(), snapshot.workers[1].latency.sum_ns), (3, 60_000));

@@ -3,7 +3,7 @@
 use super::{Control, SWEEP_PARTS};
 use crate::clock;
 use crate::config::Desired;
-use crate::start::Port;
+use crate::start::{Port, RING};
 use crypto::Time;
 use crypto::message::{self, Kind, Outgoing};
 use stats::{Directory, Full, Now, SessionState};
@@ -19,7 +19,7 @@ pub fn enter(directory: &mut Directory<'_>, desired: &Desired, ports: &[Port]) -
             slot.0 += 1;
         }
     }
-    ports.iter().try_for_each(|port| directory.port(port.index, &port.name, port.queues))
+    ports.iter().try_for_each(|port| directory.port(port.index, &port.name, port.queues, RING))
 }
 
 impl Control {

@@ -50,7 +50,7 @@ impl Hub {
                 directory.site(SiteSlot(2 * t as u32), slot, "a").unwrap();
                 directory.site(SiteSlot(2 * t as u32 + 1), slot, "大阪").unwrap();
             }
-            directory.port(PortIndex(0), "wan0", 1).unwrap();
+            directory.port(PortIndex(0), "wan0", 1, 2048).unwrap();
             directory.worker(0, 2, 4096).unwrap();
         });
         segment.publish().unwrap();

@@ -39,8 +39,8 @@ impl Hub {
                 directory.site(SiteSlot(2 * t), slot, "a").unwrap();
                 directory.site(SiteSlot(2 * t + 1), slot, "大阪").unwrap();
             }
-            directory.port(PortIndex(0), "wan0", workers as u32).unwrap();
-            directory.port(PortIndex(1), "wan1", workers as u32).unwrap();
+            directory.port(PortIndex(0), "wan0", workers as u32, 2048).unwrap();
+            directory.port(PortIndex(1), "wan1", workers as u32, 4096).unwrap();
             (0..workers).for_each(|w| directory.worker(w, w + 2, 4096).unwrap());
         });
         segment.publish().unwrap();

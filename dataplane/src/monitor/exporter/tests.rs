@@ -45,8 +45,8 @@ impl Hub {
                 directory.site(SiteSlot(2 * t), slot, "a").unwrap();
                 directory.site(SiteSlot(2 * t + 1), slot, "b").unwrap();
             }
-            directory.port(PortIndex(0), "wan0", 2).unwrap();
-            directory.port(PortIndex(1), "wan1", 2).unwrap();
+            directory.port(PortIndex(0), "wan0", 2, 2048).unwrap();
+            directory.port(PortIndex(1), "wan1", 2, 512).unwrap();
             (0..2).for_each(|w| directory.worker(w, w + 4, 4096).unwrap());
         });
         segment.publish().unwrap();
@@ -238,6 +238,8 @@ fn every_count_is_found_under_its_name() {
         (r#"ekiden_port_xdp_seen_frames_total{port="wan1"}"#, 51),
         (r#"ekiden_port_xdp_seen_bytes_total{port="wan1"}"#, 52),
         (r#"ekiden_port_queues{port="wan1"}"#, 2),
+        (r#"ekiden_port_ring_entries{port="wan1"}"#, 512),
+        (r#"ekiden_port_ring_entries{port="wan0"}"#, 2048),
         (r#"ekiden_worker_info{worker="1",core="5"}"#, 1),
         (r#"ekiden_worker_chunks{worker="1"}"#, 4096),
         ("ekiden_exporter_series_dropped", 0),
@@ -281,6 +283,15 @@ fn moments_are_told_by_the_wall_clock_and_stand_still() {
     let before = times;
     times.set(2_000_000_000_000);
     assert_ne!(format!("{before:?}"), format!("{times:?}"), "a clock that was set is followed");
+}
+
+#[test]
+fn a_ring_whose_room_is_not_known_is_not_said_to_have_none() {
+    let mut hub = Hub::new(1);
+    hub.segment.configure(|directory| directory.port(PortIndex(1), "wan1", 2, 0).unwrap());
+    let found = scrape(&mut hub.exporter());
+    assert_eq!(found[r#"ekiden_port_ring_entries{port="wan0"}"#], 2048.0);
+    assert!(!found.contains_key(r#"ekiden_port_ring_entries{port="wan1"}"#), "{found:#?}");
 }
 
 #[test]

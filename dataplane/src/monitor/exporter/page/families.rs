@@ -228,7 +228,10 @@ impl Page {
         for (name, help, value) in PORT_GAUGES {
             sheet.gauges(name, help, ports.iter().map(|(label, port)| ([("port", label)], value(port))))?;
         }
-        Ok(())
+        // A hub of an earlier version does not say, and a zero would be divided by.
+        let entries = ports.iter().filter(|(_, port)| port.ring_entries > 0);
+        let entries = entries.map(|(label, port)| ([("port", label)], port.ring_entries as f64));
+        sheet.gauges("ekiden_port_ring_entries", "Frames that each receive ring has room for", entries)
     }
 
     fn workers(&self, sheet: &mut Sheet<'_>, workers: &[Worker]) -> fmt::Result {
