@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 const CALLS: u32 = 200;
 
 fn steering(limits: Limits, rings: Rings, stamp_bits: u8) -> Result<(Steering, OwnedFd), Box<dyn Error>> {
-    let mut steering = Steering::load(Options { limits, rings, stamp_bits, ..Options::new("cost", LISTEN) })?;
+    let steering = Steering::load(Options { limits, rings, stamp_bits, ..Options::new("cost", LISTEN) })?;
     steering.set_mac(0, PORT_MAC)?;
     steering.set_local(HUB4.into())?;
     steering.set_local(HUB6.into())?;
