@@ -6,7 +6,7 @@
 
 use crypto::aead::{self, Backend};
 use dataplane::packet::BATCH;
-use ekiden_bench::{Messages, Relay, imix};
+use ekiden_bench::{Messages, imix};
 
 /// Sizes and batches at which the chosen backend is held against ring.
 const SIZES: [usize; 14] = [0, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280, 1424];
@@ -58,20 +58,6 @@ fn main() {
         worst = worst.min_by_gain(gain, || format!("{lengths:?}"));
     }
     println!("{MIXES} random mixes: mean {:.2}, least {:.2}, {}", sum / MIXES as f64, worst.0, worst.1);
-
-    println!("\nThe relay in memory, batches of 64, cycles per packet: open, check, route, adapt, seal, address\n");
-    println!("| B | ring | {} |\n|---|---|---|", chosen.name());
-    for len in [64, 512, 1420] {
-        let mut relays = [ring, chosen].map(|backend| Relay::new(backend, len));
-        let mut least = [u64::MAX; 2];
-        for _ in 0..2000 {
-            for (relay, least) in relays.iter_mut().zip(&mut least) {
-                *least = relay.batch().cycles.min(*least);
-            }
-        }
-        let [ring, chosen] = least.map(|cycles| cycles / BATCH as u64);
-        println!("| {len} | {ring} | {chosen} |");
-    }
 }
 
 trait Worst {

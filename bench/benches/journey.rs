@@ -16,7 +16,7 @@ fn relay(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     for backend in [aead::ring(), aead::choose()] {
         for len in LENGTHS {
-            let mut relay = Relay::new(backend, len);
+            let mut relay = Relay::new(backend, 1, [len; BATCH]);
             group.bench_function(BenchmarkId::new(backend.name(), len), |b| {
                 b.iter_custom(|rounds| (0..rounds).map(|_| relay.batch().time).sum());
             });

@@ -38,37 +38,45 @@ fn counter() -> u64 {
     0
 }
 
-/// A hub in memory that relays packets between two sites.
+/// A hub in memory that relays packets, each tenant's from one of its sites to the other.
 pub struct Relay {
     hub: Rehearsal,
-    packet: Vec<u8>,
+    packets: Vec<Vec<u8>>,
 }
 
 impl Relay {
-    /// With this cipher, for inner packets of `len` bytes.
-    pub fn new(aead: &'static dyn Backend, len: usize) -> Self {
-        let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]]], 1024);
+    /// With this cipher, of so many tenants in turn, inner packets of these lengths.
+    pub fn new(aead: &'static dyn Backend, tenants: usize, lengths: impl IntoIterator<Item = usize>) -> Self {
+        let tenant = vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]];
+        let mut hub = Rehearsal::new(&vec![tenant; tenants], 1024);
         hub.journey.aead = aead;
-        Self { hub, packet: ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len) }
+        let packet = |len| ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len);
+        Self { hub, packets: lengths.into_iter().map(packet).collect() }
     }
 
-    /// A full batch through all stages, from frames received to frames to transmit.
+    /// The packets of a batch.
+    pub fn count(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// A batch of these through all stages, from frames received to frames to transmit.
     ///
     /// # Panics
     /// If one of them doesn't leave.
     pub fn batch(&mut self) -> Spent {
-        let Self { hub, packet } = self;
+        let Self { hub, packets } = self;
+        let tenants = hub.far.len() / 2;
         let mut batch = Batch::new();
-        for _ in 0..BATCH {
+        for (n, packet) in packets.iter().enumerate() {
             let mut frame = hub.journey.pool.pop().expect("a chunk");
-            frame.copy_from(&hub.seal(0, packet));
+            frame.copy_from(&hub.seal(n % tenants * 2, packet));
             batch.push(Packet::arrived(frame, PortIndex(0)));
         }
         let spent = measured(|| {
             hub.journey.relay(&mut batch, Time(2_000_000_000));
             hub.journey.dispatch(&mut batch);
         });
-        assert_eq!(hub.journey.out[0].len(), BATCH, "all of them leave");
+        assert_eq!(hub.journey.out[0].len(), packets.len(), "all of them leave");
         let out = &mut hub.journey.out[0];
         hub.journey.pool.append(out);
         spent
@@ -111,6 +119,6 @@ impl Messages {
 }
 
 /// The lengths of a batch of 32 of the simple Internet mix, 7 small to 4 middling to 1 large, in an order like that of traffic.
-pub fn imix() -> impl Iterator<Item = usize> {
+pub fn imix() -> impl Iterator<Item = usize> + Clone {
     [64, 64, 576, 64, 64, 576, 1424, 64, 576, 64, 64, 576].into_iter().cycle().take(32)
 }

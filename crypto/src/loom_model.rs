@@ -71,22 +71,26 @@ macro_rules! nonce_models {
                 let nonces = nonces.clone();
                 move || [nonces.reserve(2), nonces.reserve(2)]
             });
-            let here = nonces.reserve(3).unwrap();
-            let there = other.join().unwrap().map(Option::unwrap);
-            assert!(there.iter().all(|first| here + 3 <= *first || first + 2 <= here), "two ranges meet");
+            let here = nonces.reserve(3);
+            let there = other.join().unwrap();
+            assert!(there.iter().all(|there| here.end <= there.start || there.end <= here.start), "two ranges meet");
+            assert_eq!(here.end - here.start + there.iter().map(|there| there.end - there.start).sum::<u64>(), 7);
             assert_eq!(nonces.reserved(), 7);
         }
 
-        /// Two threads want the last 64.
+        /// Two threads want 64 of the last 65.
         pub(super) fn the_last_counters() {
-            let nonces = Arc::new(<$nonces>::starting_at(REJECT_AFTER_MESSAGES - 64));
+            let nonces = Arc::new(<$nonces>::starting_at(REJECT_AFTER_MESSAGES - 65));
             let other = thread::spawn({
                 let nonces = nonces.clone();
-                move || nonces.reserve(64).is_some()
+                move || nonces.reserve(64)
             });
-            let here = nonces.reserve(64).is_some();
-            assert!(here ^ other.join().unwrap(), "64 counters must go to one of two");
-            assert!(nonces.reserve(1).is_none());
+            let mut ranges = [nonces.reserve(64), other.join().unwrap()];
+            ranges.sort_by_key(|range| range.start);
+            let [first, last] = ranges.map(|range| (range.start, range.end));
+            let (begin, end) = (REJECT_AFTER_MESSAGES - 65, REJECT_AFTER_MESSAGES);
+            assert_eq!((first, last), ((begin, end - 1), (end - 1, end)), "65 counters must go to two, each once");
+            assert!(nonces.reserve(1).is_empty());
         }
     };
 }
@@ -153,7 +157,7 @@ fn load_and_store_would_hand_a_range_out_twice() {
 }
 
 #[test]
-#[should_panic(expected = "64 counters must go to one of two")]
+#[should_panic(expected = "65 counters must go to two, each once")]
 fn load_and_store_would_give_the_last_counters_to_both() {
     model(broken::the_last_counters);
 }

@@ -4,6 +4,8 @@
 //! wrapping; but a thread adds only after it has found the counter below the limit, so that each thread adds at most one range to a
 //! counter that has reached it, and the room between the limit and 2^64 is larger than a range for each thread.
 
+use std::ops::Range;
+
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::constants::{REJECT_AFTER_MESSAGES, RESERVE_MAX, WORKERS_MAX};
 
@@ -25,15 +27,15 @@ impl Nonces {
         Self { next: AtomicU64::new(next) }
     }
 
-    /// The first of `count` counters that are the caller's alone, or `None` if there aren't so many left.
-    pub(crate) fn reserve(&self, count: u32) -> Option<u64> {
+    /// `count` counters that are the caller's alone, or what is left of them below the limit.
+    pub(crate) fn reserve(&self, count: u32) -> Range<u64> {
         let count = u64::from(count);
         assert!(count <= RESERVE_MAX, "{count} counters at once: at most {RESERVE_MAX}");
         if self.next.load(Relaxed) >= REJECT_AFTER_MESSAGES {
-            return None;
+            return REJECT_AFTER_MESSAGES..REJECT_AFTER_MESSAGES;
         }
         let first = self.next.fetch_add(count, Relaxed);
-        (first + count <= REJECT_AFTER_MESSAGES).then_some(first)
+        first.min(REJECT_AFTER_MESSAGES)..(first + count).min(REJECT_AFTER_MESSAGES)
     }
 
     /// How many have been reserved.

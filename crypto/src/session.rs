@@ -3,11 +3,12 @@
 //! It is shared by all workers. Of what it holds only two things change: the send counter, and the replay window.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::Time;
 use crate::aead::{Cipher, Key};
-use crate::constants::REJECT_AFTER_TIME;
+use crate::constants::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
 use crate::nonces::Nonces;
 use crate::replay::Window;
 
@@ -102,13 +103,19 @@ impl Session {
         self.age(now) >= REJECT_AFTER_TIME
     }
 
-    /// The first of `count` counters to seal with, which are the caller's alone; or `None`, when the session has sealed as many messages
+    /// `count` counters to seal with, which are the caller's alone; fewer, or none, where the session has sealed almost as many messages
     /// as it may. No counter is ever handed out twice: unused ones are lost.
     ///
     /// # Panics
     /// If `count` is above [`RESERVE_MAX`](crate::constants::RESERVE_MAX).
-    pub fn reserve(&self, count: u32) -> Option<u64> {
+    pub fn reserve(&self, count: u32) -> Range<u64> {
         self.nonces.0.reserve(count)
+    }
+
+    /// The same session, of whose counters so many are left: for tests.
+    #[doc(hidden)]
+    pub fn used_up_but(self, left: u64) -> Self {
+        Self { nonces: Line(Nonces::starting_at(REJECT_AFTER_MESSAGES - left)), ..self }
     }
 
     /// How many counters have been reserved.

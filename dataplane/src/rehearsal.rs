@@ -139,7 +139,7 @@ impl Rehearsal {
     /// If the site's session is used up.
     pub fn seal_to(&self, site: usize, inner: &[u8], len: usize) -> Vec<u8> {
         let far = &self.far[site];
-        let counter = far.session.reserve(1).expect("a counter");
+        let counter = far.session.reserve(1).next().expect("a counter");
         let mut message = message::data_header(far.session.remote_index(), counter).to_vec();
         message.extend_from_slice(inner);
         message.resize(DATA_HEADER + len + TAG, 0);

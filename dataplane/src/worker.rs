@@ -363,7 +363,7 @@ impl Journey {
         packet.verdict = Verdict::Forward;
     }
 
-    /// 6. The destination's session: a counter each, padding of zeros, and the cipher, in place.
+    /// 6. The destination's session: padding of zeros, a counter each, and the cipher, in place.
     fn seal(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
@@ -380,20 +380,27 @@ impl Journey {
                 packet.drop(DropReason::TooLarge);
                 continue;
             }
-            let Some(session) = site.sending.as_ref().filter(|session| !session.expired(now)) else {
+            if site.sending.as_ref().is_none_or(|session| session.expired(now)) {
                 packet.verdict = Verdict::Stage;
                 continue;
-            };
-            let Some(counter) = session.reserve(1) else {
-                packet.drop(DropReason::NonceLimit);
-                self.want(packet.to);
-                continue;
-            };
-            packet.counter = counter;
+            }
             packet.frame.resize(sealed);
             packet.frame.prepend(DATA_HEADER);
-            let header = message::data_header(session.remote_index(), counter);
-            packet.frame.bytes_mut()[..DATA_HEADER].copy_from_slice(&header);
+        }
+        // Counters for each run of packets to one site: an atomic operation costs more than their headers.
+        for run in batch.chunk_by_mut(|a, b| a.to == b.to) {
+            let going = run.iter().filter(|p| p.goes_on()).count();
+            let Some(session) = self.sites.at(run[0].to).sending.as_ref().filter(|_| going > 0) else { continue };
+            let (index, mut counters) = (session.remote_index(), session.reserve(going as u32));
+            for packet in run.iter_mut().filter(|p| p.goes_on()) {
+                let Some(counter) = counters.next() else {
+                    packet.drop(DropReason::NonceLimit);
+                    self.want(packet.to);
+                    continue;
+                };
+                packet.counter = counter;
+                packet.frame.bytes_mut()[..DATA_HEADER].copy_from_slice(&message::data_header(index, counter));
+            }
         }
         let mut jobs = ArrayVec::<SealJob<'_>, BATCH>::new();
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {

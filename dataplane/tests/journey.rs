@@ -1,12 +1,15 @@
 //! The journey in memory, stage by stage: what goes in, what comes out, where it is counted, and that no chunk is lost.
 
-use crypto::Time;
+use crypto::aead::Cipher;
+use crypto::constants::REJECT_AFTER_MESSAGES;
+use crypto::{Role, Session, Time, message};
 use ekiden_dataplane::mailbox::{Event, Order};
 use ekiden_dataplane::packet::{Batch, Packet};
 use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6, way_to};
 use ekiden_dataplane::sites::Way;
 use ekiden_dataplane::staging;
+use std::sync::Arc;
 use wire::{DropReason, Inner, Outer, PortIndex, SiteSlot};
 
 const A: [u8; 4] = [10, 9, 1, 1];
@@ -155,7 +158,7 @@ fn a_message_behind_the_window_is_too_old_even_under_a_counter_never_seen() {
     let late = hub.seal(0, &ipv4(A, B, 64, 100));
     let in_time = hub.seal(0, &ipv4(A, B, 64, 100));
     for _ in 0..8128 / 64 {
-        hub.far[0].session.reserve(64).unwrap();
+        let _ = hub.far[0].session.reserve(64);
     }
     // Counters 0 and 1 wait; the window ends at 8,130 - 8,128.
     assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]).len(), 1);
@@ -460,4 +463,51 @@ fn without_a_free_chunk_packets_go_on_and_what_is_the_hubs_own_is_counted() {
     hub.journey.pool.extend(elsewhere);
     let (pool, all) = hub.census();
     assert_eq!(pool, all);
+}
+
+#[test]
+fn the_last_counters_go_to_the_first_packets_and_the_others_are_counted() {
+    for left in [0, 1, 3, 64, 200] {
+        let mut hub = twins();
+        let spent = |site: u32| {
+            let keys = ([7; 32], [8; 32], Cipher::ChaCha20Poly1305);
+            let session = Session::new(site, 1, 2, Role::Initiator, &keys.0, &keys.1, keys.2, hub.now);
+            Some(Arc::new(session.used_up_but(left)))
+        };
+        let sessions = [0, 1].map(spent);
+        for (site, session) in sessions.into_iter().enumerate() {
+            hub.journey.sites.at_mut(SiteSlot(site as u32)).sending = session;
+        }
+        // To one site and to the other, in runs of 1 to 7, with a packet that goes nowhere among them.
+        let mut wanted = [0; 2];
+        let mut frames = Vec::new();
+        for run in 0..40 {
+            let to = run % 2;
+            for _ in 0..1 + run % 7 {
+                let (from, source, destination) = [(1, B, A), (0, A, B)][to];
+                frames.push(hub.seal(from, &ipv4(source, destination, 64, 100)));
+                wanted[to] += 1;
+            }
+            frames.push(hub.seal(1, &ipv4(B, [10, 9, 9, 9], 64, 100)));
+        }
+        let leave = wanted.map(|wanted: u64| wanted.min(left));
+        let out = hub.pass(&frames);
+        for (site, leave) in leave.into_iter().enumerate() {
+            let remote = hub.far[site].remote;
+            let to_it = out.iter().filter(|frame| Outer::parse(frame).unwrap().destination == remote);
+            let counter = |frame: &Vec<u8>| message::parse_data(&frame[Outer::parse(frame).unwrap().payload]).unwrap().1;
+            let counters: Vec<_> = to_it.map(counter).collect();
+            let first = REJECT_AFTER_MESSAGES - left;
+            assert_eq!(counters, (first..first + leave).collect::<Vec<_>>(), "each in its order, and none lost");
+        }
+        let refused = wanted.iter().sum::<u64>() - leave.iter().sum::<u64>();
+        let refused = (refused > 0).then_some((DropReason::NonceLimit, refused));
+        assert_eq!(hub.drops(), [(DropReason::NoRoute, 40)].into_iter().chain(refused).collect::<Vec<_>>());
+        let mut events: Vec<_> = hub.events().into_iter().filter(|event| matches!(event, Event::Wanted(_))).collect();
+        events.sort_by_key(|event| format!("{event:?}"));
+        let short = [0, 1].into_iter().filter(|site| wanted[*site as usize] > left);
+        assert_eq!(events, short.map(|site| Event::Wanted(SiteSlot(site))).collect::<Vec<_>>(), "told of once each");
+        let (found, all) = hub.census();
+        assert_eq!(found, all);
+    }
 }

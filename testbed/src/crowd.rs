@@ -317,7 +317,7 @@ impl Member {
     fn keepalive(&mut self, world: &mut Outside<'_>) {
         let of = |session: &&Arc<Session>| Some(session.local_index()) == self.sending;
         let Some(session) = self.sessions.iter().find(of) else { return };
-        let Some(counter) = session.reserve(1) else { return };
+        let Some(counter) = session.reserve(1).next() else { return };
         let mut bytes = [0; DATA_HEADER + TAG];
         bytes[..DATA_HEADER].copy_from_slice(&message::data_header(session.remote_index(), counter));
         let job = SealJob { key: session.seal_key(), counter, aad: &[], data: &mut bytes[DATA_HEADER..] };

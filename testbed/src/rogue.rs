@@ -154,7 +154,7 @@ impl Rogue {
     /// A data message with this packet, or whatever it is, inside.
     pub fn seal(&self, inner: &[u8]) -> Result<Vec<u8>> {
         let session = self.session()?;
-        let counter = session.reserve(1).context("a counter")?;
+        let counter = session.reserve(1).next().context("a counter")?;
         let mut message = message::data_header(session.remote_index(), counter).to_vec();
         message.extend_from_slice(inner);
         message.resize(DATA_HEADER + message::padded_len(inner.len(), 1420) + TAG, 0);

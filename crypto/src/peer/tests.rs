@@ -220,7 +220,7 @@ impl Node {
         let session = &self.sessions[&index];
         assert!(!session.expired(self.now), "{session:?} is used at {:?}", self.now);
         assert!(session.role() == Role::Initiator || self.confirmed.contains(&index), "a responder waits");
-        let counter = session.reserve(1).unwrap();
+        let counter = session.reserve(1).next().unwrap();
         let mut datagram = message::data_header(session.remote_index(), counter).to_vec();
         datagram.extend_from_slice(packet);
         datagram.extend_from_slice(&[0; TAG]);

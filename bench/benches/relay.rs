@@ -1,0 +1,43 @@
+//! Cycles per packet of the relay in memory, by ring and by the lanes of this CPU: a table of docs/bench/lanes.md.
+//!
+//! `cargo bench -p ekiden-bench --bench relay`; `-- 64` for packets of that length alone, and for ever, to be looked at with perf. Backends
+//! take turns batch by batch, so that what else the machine does meets all of them. Cycles are those of the CPU's counter.
+#![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
+
+use crypto::aead::{self, Backend};
+use ekiden_bench::{Relay, imix};
+
+/// Batches of each backend.
+const ROUNDS: usize = 4000;
+
+fn main() {
+    let backends = [aead::ring(), aead::choose()];
+    if let Some(len) = std::env::args().find_map(|arg| arg.parse().ok()) {
+        let mut relay = Relay::new(backends[1], 1, [len; 64]);
+        loop {
+            relay.batch();
+        }
+    }
+    println!("Cycles per packet, the least and the median of {ROUNDS} batches: open, check, route, adapt, seal, address, dispatch\n");
+    println!("| B | batch | tenants | ring | {} | gain |\n|---|---|---|---|---|---|", backends[1].name());
+    for (count, tenants) in [(64, 1), (32, 1), (64, 32)] {
+        for len in [64, 128, 256, 512, 1024, 1424] {
+            row(&len.to_string(), &vec![len; count], tenants, &backends);
+        }
+        row("IMIX", &imix().cycle().take(count).collect::<Vec<_>>(), tenants, &backends);
+    }
+}
+
+fn row(name: &str, lengths: &[usize], tenants: usize, backends: &[&'static dyn Backend; 2]) {
+    let mut relays = backends.map(|backend| Relay::new(backend, tenants, lengths.iter().copied()));
+    let mut cycles = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        for (relay, cycles) in relays.iter_mut().zip(&mut cycles) {
+            cycles.push(relay.batch().cycles / relay.count() as u64);
+        }
+    }
+    cycles.iter_mut().for_each(|cycles| cycles.sort_unstable());
+    let [ring, lanes] = cycles.map(|cycles| (cycles[0], cycles[ROUNDS / 2]));
+    let gain = ring.0 as f64 / lanes.0 as f64;
+    println!("| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} |", lengths.len(), ring.0, ring.1, lanes.0, lanes.1);
+}
