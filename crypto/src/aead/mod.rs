@@ -89,6 +89,15 @@ pub(crate) fn nonce(job_key: &Key, counter: u64) -> [u8; 12] {
     nonce
 }
 
+/// The lanes that this CPU has, the best last, each with the thresholds that it would have if it were chosen: for tests and benches.
+#[doc(hidden)]
+pub fn measured_lanes() -> Vec<&'static dyn Backend> {
+    #[cfg(target_arch = "x86_64")]
+    return crate::lanes::measured().iter().map(|lanes| lanes as &dyn Backend).collect();
+    #[cfg(not(target_arch = "x86_64"))]
+    return Vec::new();
+}
+
 /// The lanes that this CPU has, the best last, as they are without thresholds: for tests and benches.
 #[doc(hidden)]
 pub fn lanes() -> Vec<&'static dyn Backend> {

@@ -240,8 +240,10 @@ pub(super) fn tags(lanes: &mut Lanes<'_, MACS>) -> [[u8; 16]; MACS] {
     });
     let mut h = [_mm256_setzero_si256(); 5];
     while let Some(run) = lanes.run() {
-        let keep = words(&run.keep);
-        h = h.map(|h| _mm256_and_si256(h, keep));
+        if let Some(keep) = &run.keep {
+            let keep = words(keep);
+            h = h.map(|h| _mm256_and_si256(h, keep));
+        }
         let at = run.lanes.map(|lane| {
             assert!(lane.len() >= run.blocks * poly::BLOCK);
             lane.as_ptr()

@@ -174,8 +174,10 @@ pub(super) fn tags(lanes: &mut Lanes<'_, MACS>) -> [[u8; 16]; MACS] {
     let [_, r1_20, r2_20] = r.map(|r| _mm512_slli_epi64::<2>(_mm512_add_epi64(r, _mm512_slli_epi64::<2>(r))));
     let mut h = [_mm512_setzero_si512(); 3];
     while let Some(run) = lanes.run() {
-        let keep = words(&run.keep);
-        h = h.map(|h| _mm512_and_si512(h, keep));
+        if let Some(keep) = &run.keep {
+            let keep = words(keep);
+            h = h.map(|h| _mm512_and_si512(h, keep));
+        }
         let at = run.lanes.map(|lane| {
             assert!(lane.len() >= run.blocks * poly::BLOCK);
             lane.as_ptr()

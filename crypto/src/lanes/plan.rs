@@ -55,6 +55,9 @@ const MAX_TEXT: usize = 1 << 16;
 /// What a prediction may be wrong by: lanes must promise a gain of one part in so many.
 const MARGIN: u32 = 24;
 
+/// Messages of one length among which none is tried at ring.
+const MANY: usize = BATCH / 2;
+
 /// The longest messages that are tried at ring while the rest goes into the lanes: one such may keep all other lanes waiting.
 const TRIED: usize = 8;
 
@@ -140,9 +143,14 @@ impl Costs {
 }
 
 impl Shape {
+    /// Its blocks of ChaCha20.
+    fn blocks(self) -> usize {
+        1 + self.text.div_ceil(chacha::BLOCK)
+    }
+
     /// The sets of blocks, and the steps of Poly1305, of so many like it.
     fn load(self, cpu: Cpu, count: usize) -> (usize, usize) {
-        let sets = (count * (1 + self.text.div_ceil(chacha::BLOCK))).div_ceil(cpu.block_lanes());
+        let sets = (count * self.blocks()).div_ceil(cpu.block_lanes());
         (sets, count.div_ceil(cpu.mac_lanes()) * self.mac_blocks)
     }
 }
@@ -170,6 +178,7 @@ impl Plan {
         let mut plan = Self { chosen: 0, order: [0; BATCH], first: 0, count: 0 };
         let mut by_length = [0u32; BATCH];
         let mut texts = [0u32; BATCH];
+        let (mut blocks, mut by_ring) = (0, 0);
         for (n, shape) in shapes.enumerate() {
             let Some(shape) = shape.filter(|shape| shape.text <= costs.longest && shape.mac_blocks < 1 << 24) else {
                 continue;
@@ -177,6 +186,8 @@ impl Plan {
             // As they come, messages of one length are in order.
             by_length[plan.count] = (shape.mac_blocks as u32) << 6 | (LAST - n) as u32;
             texts[n] = shape.text as u32;
+            blocks += shape.blocks();
+            by_ring += costs.ring(shape.text);
             plan.count += 1;
             plan.chosen |= 1 << n;
         }
@@ -187,7 +198,7 @@ impl Plan {
         for (order, n) in plan.order.iter_mut().zip(&*by_length) {
             *order = number(*n) as u8;
         }
-        plan.first = best_split(cpu, costs, by_length, &texts);
+        plan.first = best_split(cpu, costs, by_length, &texts, blocks, by_ring);
         for n in &plan.order[..plan.first] {
             plan.chosen &= !(1 << *n);
         }
@@ -213,12 +224,17 @@ fn number(element: u32) -> usize {
     LAST - (element as usize & LAST)
 }
 
-/// How many of these, from the longest on, are better left to ring: their blocks of Poly1305 and numbers, and by number their bytes.
-fn best_split(cpu: Cpu, costs: &Costs, by_length: &[u32], texts: &[u32; BATCH]) -> usize {
+/// How many of these, from the longest on, are better left to ring: their blocks of Poly1305 and numbers, and by number their bytes;
+/// and of all of them the blocks of ChaCha20, and what ring would take.
+fn best_split(
+    cpu: Cpu,
+    costs: &Costs,
+    by_length: &[u32],
+    texts: &[u32; BATCH],
+    mut blocks: usize,
+    all_by_ring: Ticks,
+) -> usize {
     let count = by_length.len();
-    let text = |element: u32| texts[number(element)] as usize;
-    let mut blocks: usize = by_length.iter().map(|n| 1 + text(*n).div_ceil(chacha::BLOCK)).sum();
-    let all_by_ring: Ticks = by_length.iter().map(|n| costs.ring(text(*n))).sum();
     let (mut best, mut best_ticks, mut by_ring) = (count, all_by_ring, 0);
     for first in 0..count.min(TRIED) {
         let steps = by_length[first..].iter().step_by(cpu.mac_lanes()).map(|n| (*n >> 6) as usize).sum();
@@ -226,8 +242,13 @@ fn best_split(cpu: Cpu, costs: &Costs, by_length: &[u32], texts: &[u32; BATCH]) 
         if ticks < best_ticks {
             (best, best_ticks) = (first, ticks);
         }
-        by_ring += costs.ring(text(by_length[first]));
-        blocks -= 1 + text(by_length[first]).div_ceil(chacha::BLOCK);
+        // Of equals none keeps the others waiting; and lanes that stay empty count for little among so many.
+        if count - first >= MANY && by_length[first] >> 6 == by_length[count - 1] >> 6 {
+            break;
+        }
+        let longest = Shape::new(0, texts[number(by_length[first])] as usize);
+        by_ring += costs.ring(longest.text);
+        blocks -= longest.blocks();
     }
     best
 }

@@ -84,8 +84,8 @@ pub(super) struct Run<'a, const L: usize> {
     /// What each lane reads: at least `blocks` blocks.
     pub(super) lanes: [&'a [u8]; L],
     pub(super) blocks: usize,
-    /// All ones for a lane that was in its message before, zero for one that begins now or later.
-    pub(super) keep: [u64; L],
+    /// Where a message begins now, and others began before: all ones for these, zero for a lane that begins now or later.
+    pub(super) keep: Option<[u64; L]>,
 }
 
 impl<'a, const L: usize> Lanes<'a, L> {
@@ -99,13 +99,13 @@ impl<'a, const L: usize> Lanes<'a, L> {
     #[inline(never)]
     pub(super) fn run(&mut self) -> Option<Run<'a, L>> {
         let left = self.blocks - self.done;
-        let mut run = Run { lanes: self.now, blocks: left, keep: [u64::MAX; L] };
+        let mut run = Run { lanes: self.now, blocks: left, keep: None };
+        if self.done > 0 && self.wait.contains(&self.done) {
+            run.keep = Some(self.wait.map(|wait| if wait < self.done { u64::MAX } else { 0 }));
+        }
         for n in 0..L {
             let wait = self.wait[n];
             run.blocks = run.blocks.min(if wait > self.done { wait - self.done } else { self.now[n].len() / BLOCK });
-            if wait >= self.done {
-                run.keep[n] = 0;
-            }
             if wait > self.done {
                 // It reads what the longest message does, which never waits: garbage, of which there is enough.
                 run.lanes[n] = self.now[0];
