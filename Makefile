@@ -2,7 +2,7 @@
 #
 #   make demo        one hub, two tenants with the same addresses, real clients: what reaches what
 #   make test        every test
-#   make test-long   what takes minutes of real time (rekeys, expiry) and hours (each fuzz target for one)
+#   make test-long   what takes minutes of real time (rekeys, expiry, millions of packets through the lanes) and hours (each fuzz target for one)
 #   make build       target/release/ekiden
 #   make clean       what was built here; not the clients in the cache
 
@@ -20,6 +20,7 @@ test: setup tools
 
 test-long: setup tools
 	EKIDEN_FUZZ_SECONDS=3600 scripts/test.sh fuzz
+	cargo test -p ekiden-crypto --features long --lib random_batches -- --nocapture
 	cargo test -p ekiden-testbed --features long --test long -- --nocapture
 
 build: setup

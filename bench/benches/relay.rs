@@ -18,7 +18,9 @@ fn main() {
             relay.batch();
         }
     }
-    println!("Cycles per packet, the least and the median of {ROUNDS} batches: open, check, route, adapt, seal, address, dispatch\n");
+    println!(
+        "Cycles per packet, the least and the median of {ROUNDS} batches: open, check, route, adapt, seal, address, dispatch\n"
+    );
     println!("| B | batch | tenants | ring | {} | gain |\n|---|---|---|---|---|---|", backends[1].name());
     for (count, tenants) in [(64, 1), (32, 1), (64, 32)] {
         for len in [64, 128, 256, 512, 1024, 1424] {
@@ -39,5 +41,12 @@ fn row(name: &str, lengths: &[usize], tenants: usize, backends: &[&'static dyn B
     cycles.iter_mut().for_each(|cycles| cycles.sort_unstable());
     let [ring, lanes] = cycles.map(|cycles| (cycles[0], cycles[ROUNDS / 2]));
     let gain = ring.0 as f64 / lanes.0 as f64;
-    println!("| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} |", lengths.len(), ring.0, ring.1, lanes.0, lanes.1);
+    println!(
+        "| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} |",
+        lengths.len(),
+        ring.0,
+        ring.1,
+        lanes.0,
+        lanes.1
+    );
 }

@@ -495,7 +495,8 @@ fn the_last_counters_go_to_the_first_packets_and_the_others_are_counted() {
         for (site, leave) in leave.into_iter().enumerate() {
             let remote = hub.far[site].remote;
             let to_it = out.iter().filter(|frame| Outer::parse(frame).unwrap().destination == remote);
-            let counter = |frame: &Vec<u8>| message::parse_data(&frame[Outer::parse(frame).unwrap().payload]).unwrap().1;
+            let counter =
+                |frame: &Vec<u8>| message::parse_data(&frame[Outer::parse(frame).unwrap().payload]).unwrap().1;
             let counters: Vec<_> = to_it.map(counter).collect();
             let first = REJECT_AFTER_MESSAGES - left;
             assert_eq!(counters, (first..first + leave).collect::<Vec<_>>(), "each in its order, and none lost");

@@ -60,8 +60,7 @@ impl Lanes {
     /// The best that this CPU has, with what everything takes measured; `None` where ring is never slower.
     pub(crate) fn choose() -> Option<Self> {
         let best = all().last()?.measured();
-        let pays = best.seal.fewest().min(best.open.fewest()) <= BATCH;
-        pays.then_some(best)
+        (best.seal.pay() || best.open.pay()).then_some(best)
     }
 
     fn measured(&self) -> Self {
@@ -220,20 +219,22 @@ impl Backend for Lanes {
     }
 
     fn seal_batch(&self, jobs: &mut [SealJob<'_>]) {
-        if jobs.len() < self.seal.fewest() {
-            return Ring.seal_batch(jobs);
-        }
         for jobs in jobs.chunks_mut(BATCH) {
-            self.seal(jobs);
+            if self.seal.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
+                self.seal(jobs);
+            } else {
+                Ring.seal_batch(jobs);
+            }
         }
     }
 
     fn open_batch(&self, jobs: &mut [OpenJob<'_>]) {
-        if jobs.len() < self.open.fewest() {
-            return Ring.open_batch(jobs);
-        }
         for jobs in jobs.chunks_mut(BATCH) {
-            self.open(jobs);
+            if self.open.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
+                self.open(jobs);
+            } else {
+                Ring.open_batch(jobs);
+            }
         }
     }
 }

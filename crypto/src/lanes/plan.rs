@@ -1,5 +1,7 @@
 //! Which messages of a batch go into the lanes, and which to ring, one at a time.
 
+use std::array::from_fn;
+
 use super::chacha;
 use super::cpu::Cpu;
 use super::poly;
@@ -33,8 +35,8 @@ pub(super) struct Costs {
     lanes: LaneCosts,
     /// Where even a full batch is faster by ring: messages of more bytes.
     longest: usize,
-    /// The smallest batch that can be worth it.
-    fewest: usize,
+    /// By the blocks of a message, the fewest like it that are worth it; more than a batch where no number is.
+    fewest: [u8; RING],
 }
 
 /// What the lanes take for a batch: so much, and for each message, for each set of blocks of ChaCha20, for each step of Poly1305.
@@ -53,7 +55,10 @@ pub(super) const RING: usize = 33;
 const MAX_TEXT: usize = 1 << 16;
 
 /// What a prediction may be wrong by: lanes must promise a gain of one part in so many.
-const MARGIN: u32 = 24;
+const MARGIN: u32 = 12;
+
+/// Smaller batches are not even looked at: no lanes gained there, and a plan takes 5 % of what ring does.
+const SMALLEST: usize = 4;
 
 /// Messages of one length among which none is tried at ring.
 const MANY: usize = BATCH / 2;
@@ -67,7 +72,7 @@ impl Costs {
         ring: [1; RING],
         lanes: LaneCosts { batch: 0, message: 0, blocks: 0, step: 0 },
         longest: MAX_TEXT,
-        fewest: 0,
+        fewest: [0; RING],
     };
 
     /// From what `time` measures: messages taken together (by lanes or by ring), and bytes of each, to ticks for all.
@@ -95,10 +100,11 @@ impl Costs {
         let message = per(rest(2, short), rest(0, one), 31);
         let batch = rest(0, one).saturating_sub(message);
         let lanes = LaneCosts { batch, message, blocks, step };
-        let mut costs = Self { ring, lanes, longest: MAX_TEXT, fewest: 0 };
+        let mut costs = Self { ring, lanes, ..Self::NONE };
         let pays = |text: &usize| costs.fewest_of(cpu, *text).is_some();
         costs.longest = (0..=MAX_TEXT / chacha::BLOCK).rev().map(|n| n * chacha::BLOCK).find(pays).unwrap_or(0);
-        costs.fewest = EXAMPLES.into_iter().filter_map(|text| costs.fewest_of(cpu, text)).min().unwrap_or(usize::MAX);
+        costs.fewest =
+            from_fn(|n| costs.fewest_of(cpu, n * chacha::BLOCK).map_or(u8::MAX, |fewest| fewest.max(SMALLEST) as u8));
         costs
     }
 
@@ -121,15 +127,22 @@ impl Costs {
 
     /// The fewest messages of that many bytes that are worth it, if any number is.
     fn fewest_of(&self, cpu: Cpu, text: usize) -> Option<usize> {
-        (1..=BATCH).find(|count| {
+        (SMALLEST..=BATCH).find(|count| {
             let (sets, steps) = Shape::new(0, text).load(cpu, *count);
             self.lanes(*count, sets, steps) < self.ring(text) * *count as Ticks
         })
     }
 
-    /// The smallest batch that can be worth it.
-    pub(super) fn fewest(&self) -> usize {
-        self.fewest
+    /// Whether lanes can be worth it for anything.
+    pub(super) fn pay(&self) -> bool {
+        self.fewest.iter().any(|fewest| usize::from(*fewest) <= BATCH)
+    }
+
+    /// Whether a plan can be: there is a message among so many of which so many would be enough.
+    #[inline]
+    pub(super) fn may_pay(&self, count: usize, mut texts: impl Iterator<Item = usize>) -> bool {
+        let fewest = |text: usize| usize::from(self.fewest[text.div_ceil(chacha::BLOCK).min(RING - 1)]);
+        texts.any(|text| fewest(text) <= count)
     }
 
     /// As the operator reads it.
@@ -159,7 +172,7 @@ impl Shape {
 pub(super) const EXAMPLES: [usize; 5] = [64, 128, 256, 512, 1424];
 
 /// How often everything is measured, and the fastest taken: what else the machine does only ever makes slower.
-const SAMPLES: usize = 40;
+const SAMPLES: usize = 80;
 
 /// Which messages of a batch go into the lanes.
 pub(super) struct Plan {
@@ -178,7 +191,7 @@ impl Plan {
         let mut plan = Self { chosen: 0, order: [0; BATCH], first: 0, count: 0 };
         let mut by_length = [0u32; BATCH];
         let mut texts = [0u32; BATCH];
-        let (mut blocks, mut by_ring) = (0, 0);
+        let (mut blocks, mut mac_blocks, mut by_ring) = (0, 0, 0);
         for (n, shape) in shapes.enumerate() {
             let Some(shape) = shape.filter(|shape| shape.text <= costs.longest && shape.mac_blocks < 1 << 24) else {
                 continue;
@@ -187,9 +200,16 @@ impl Plan {
             by_length[plan.count] = (shape.mac_blocks as u32) << 6 | (LAST - n) as u32;
             texts[n] = shape.text as u32;
             blocks += shape.blocks();
+            mac_blocks += shape.mac_blocks;
             by_ring += costs.ring(shape.text);
             plan.count += 1;
             plan.chosen |= 1 << n;
+        }
+        // If not even lanes that are all full would pay, there is nothing to sort.
+        let (sets, steps) = (blocks.div_ceil(cpu.block_lanes()), mac_blocks.div_ceil(cpu.mac_lanes()));
+        if costs.lanes(plan.count, sets, steps) >= by_ring {
+            (plan.chosen, plan.count) = (0, 0);
+            return plan;
         }
         let by_length = &mut by_length[..plan.count];
         if !by_length.is_sorted_by(|a, b| a >= b) {
