@@ -215,7 +215,7 @@ fn moved(before: &Snapshot, after: &Snapshot, name: &str) -> Result<[(u64, u64);
 fn exact(lab: &mut Lab, workers: usize) -> Result<()> {
     let mut world = World::with_queues(lab, workers as u32)?;
     let plan = |name: &str, net| Plan { keepalive: 0, ..Plan::new(1001, name, net) };
-    let mut sites = vec![
+    let mut sites = [
         Site::new(lab, &mut world, plan("x", 1))?,
         Site::new(lab, &mut world, Plan { outside: Outside::V6, ..plan("b", 2) })?,
         Site::new(lab, &mut world, plan("c", 3))?,
