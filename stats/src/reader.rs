@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wire::TenantId;
 
 /// How often a snapshot is begun anew because the directory changed meanwhile.
@@ -92,8 +93,9 @@ pub struct Reader {
     path: PathBuf,
     /// The file's device and inode; none if it was handed over and is not to be looked for.
     identity: Option<(u64, u64)>,
-    file: File,
-    map: Map,
+    /// None: the hub's own look at its segment, which nothing is to be found out about.
+    file: Option<File>,
+    map: Arc<Map>,
     layout: Layout,
 }
 
@@ -138,7 +140,13 @@ impl Reader {
         }
         let table: &[SectionEntry] = map.rows(size_of::<Header>(), KINDS.len()).ok_or_else(broken)?;
         let layout = Layout::read(table, bytes).map_err(wrong)?;
-        Ok(Self { path: path.into(), identity: None, file, map, layout })
+        Ok(Self { path: path.into(), identity: None, file: Some(file), map: Arc::new(map), layout })
+    }
+
+    /// What the hub reads of its own, by the very code by which everybody reads it.
+    pub(crate) fn own(map: &Arc<Map>, layout: &Layout, header: &Header) -> Snapshot {
+        let this = Self { path: PathBuf::new(), identity: None, file: None, map: map.clone(), layout: layout.clone() };
+        this.attempt(header).expect("all rows of the layout that the hub made are in its mapping")
     }
 
     /// Everything, as it is now. If the hub has made a new file, or another hub of that name has started, that one is read:
@@ -195,7 +203,8 @@ impl Reader {
 
     /// Says if the file has become shorter: what was read beyond its end was not the hub's.
     fn whole(&self) -> Result<(), ReadError> {
-        let short = self.file.metadata().map_or(true, |metadata| metadata.len() < self.map.len() as u64);
+        let Some(file) = &self.file else { return Ok(()) };
+        let short = file.metadata().map_or(true, |metadata| metadata.len() < self.map.len() as u64);
         match short || self.map.lost() {
             true => Err(ReadError::Truncated { path: self.path.clone() }),
             false => Ok(()),

@@ -3,8 +3,10 @@
 use crate::directory::Directory;
 use crate::history;
 use crate::layout::{HEADER_BYTES, Header, KINDS, Kind, Layout, MAGIC, ReasonEntry, SectionEntry, VERSION, write_text};
+use crate::reader::Reader;
 use crate::rows::{ControlRows, HistogramRow, One, Rows, Shape};
 use crate::sequence::{Counter, Sequence};
+use crate::snapshot::Snapshot;
 use crate::sys::{Map, Plain, View};
 use rustix::fs::{FallocateFlags, Gid};
 use rustix::time::{ClockId, clock_gettime};
@@ -231,6 +233,12 @@ impl Segment {
             workers: self.block(Kind::WorkerStates, 0),
             sites: self.block(Kind::SiteStates, 0),
         }
+    }
+
+    /// Everything, as readers find it. For the hub itself, which does not change the directory meanwhile. If somebody truncated the
+    /// file, what is left.
+    pub fn snapshot(&self) -> Snapshot {
+        Reader::own(&self.map, &self.layout, self.header())
     }
 
     /// How many rows of each kind there is room for.

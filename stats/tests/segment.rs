@@ -58,6 +58,7 @@ fn a_reader_finds_every_count_under_its_name() {
         (1003, BUCKETS)
     );
     assert_eq!((snapshot.books.inputs, snapshot.books.outputs), (24, 18 + 6 + 2));
+    assert_eq!(hub.segment.snapshot(), snapshot, "the hub itself finds the same");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The report that status shows: what control knows, and the sums of what workers and XDP counted.
+//! The report that status shows: what control knows, and what workers and XDP counted, as every reader of the segment finds it.
 
 use super::Control;
 use crate::clock;
@@ -7,10 +7,10 @@ use crate::status;
 use crate::underlay::Reach;
 use crypto::Time;
 use crypto::aead::Backend;
-use stats::{Rows, Totals};
+use stats::{Snapshot, Traffic};
 use std::path::PathBuf;
 use std::time::SystemTime;
-use wire::{SiteSlot, TenantSlot};
+use wire::{DropReason, SiteSlot, TenantSlot};
 
 /// What does not change while the hub runs.
 pub struct Facts {
@@ -35,9 +35,11 @@ pub struct Facts {
 impl Control {
     /// The whole report.
     pub(super) fn status(&self) -> status::Status {
-        // Rings before XDP, and what went before what came: what moves meanwhile must not look as if it came from nowhere.
-        let mut ports: Vec<_> = self.ports.iter().map(|port| self.port(port)).collect();
+        self.copy_xdp();
+        let counted = self.segment.snapshot();
+        // XDP once more: what workers took from rings meanwhile must not look as if it came from nowhere.
         let xdp = self.copy_xdp();
+        let mut ports: Vec<_> = self.ports.iter().map(|port| self.port(port, &counted)).collect();
         for (port, counters) in ports.iter_mut().zip(&self.ports) {
             if let Some(counters) = xdp.iter().find(|c| c.port == counters.index.0) {
                 port.xdp_seen = Some(counters.seen.packets);
@@ -46,31 +48,23 @@ impl Control {
                 port.xdp_dropped = Some(counters.dropped().map(|(_, count)| count.packets).sum());
             }
         }
-        let books = self.books();
-        let mut drops = Totals::default();
-        drops.add_row(&self.figures.drops);
-        drops.add_row(&self.figures.xdp_drops);
-        for (_, rows) in &self.workers {
-            drops.add_row(&rows.hub);
-        }
-        let tenants: Vec<_> =
-            (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &mut drops)).collect();
+        let drop = |drop: &stats::Drop| {
+            let reason = DropReason::from_number(drop.number).filter(|_| drop.packets > 0)?;
+            Some(status::Drop::new(reason, drop.packets, Some(drop.bytes)))
+        };
         status::Status {
-            hub: self.hub(),
+            hub: self.hub(&counted),
             ports,
-            workers: (0..self.workers.len()).map(|w| self.worker(w)).collect(),
-            books,
-            tenants,
-            drops: drops
-                .nonzero()
-                .map(|(reason, packets, bytes)| status::Drop::new(reason, packets, Some(bytes)))
-                .collect(),
+            workers: counted.workers.iter().map(|worker| self.worker(worker)).collect(),
+            books: self.books(&counted),
+            tenants: (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &counted)).collect(),
+            drops: counted.drops.iter().filter_map(drop).collect(),
             warnings: self.facts.warnings.clone(),
         }
     }
 
-    fn hub(&self) -> status::Hub {
-        let staged: u64 = self.workers.iter().map(|(_, rows)| rows.turns.staged.read()).sum();
+    fn hub(&self, counted: &Snapshot) -> status::Hub {
+        let staged: u64 = counted.workers.iter().map(|worker| worker.staged).sum();
         status::Hub {
             name: self.desired.hub.name.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -90,42 +84,31 @@ impl Control {
     }
 
     /// The workers' books. See [`status::Books`] for the order.
-    fn books(&self) -> status::Books {
-        let turns = |field: fn(&stats::LoopRow) -> &stats::Counter| -> u64 {
-            self.workers.iter().map(|(_, rows)| field(&rows.turns).read()).sum()
-        };
-        let ports = |field: fn(&stats::PortRow) -> &stats::Counter| -> u64 {
-            let of = |rows: &Rows| self.ports.iter().map(|port| field(rows.port(port.index)).read()).sum::<u64>();
-            self.workers.iter().map(|(_, rows)| of(rows)).sum()
-        };
-        let mut dropped = Totals::default();
-        for (_, rows) in &self.workers {
-            dropped.add_row(&rows.hub);
-            (0..self.desired.tenants.len()).for_each(|t| dropped.add_row(rows.tenant(TenantSlot(t as u32))));
-        }
-        let (to_control, keepalives) = (turns(|row| &row.to_control), turns(|row| &row.keepalives));
-        let completed = ports(|row| &row.completed_frames);
+    fn books(&self, counted: &Snapshot) -> status::Books {
+        let workers = |field: fn(&stats::Worker) -> u64| -> u64 { counted.workers.iter().map(field).sum() };
+        let ports = |field: fn(&stats::Port) -> u64| -> u64 { counted.ports.iter().map(field).sum() };
+        let (to_control, keepalives) = (workers(|w| w.to_control), workers(|w| w.keepalives));
+        let completed = ports(|port| port.completed_frames);
         let census = self.ports.first().map(|port| port.census()).unwrap_or_default();
         status::Books {
-            received: ports(|row| &row.rx_frames),
-            generated: turns(|row| &row.generated),
-            reassembled: turns(|row| &row.reassembled),
+            received: ports(|port| port.rx_frames),
+            generated: workers(|w| w.generated),
+            reassembled: workers(|w| w.reassembled),
             completed,
             to_control,
             keepalives,
-            dropped: dropped.packets(),
-            staged: turns(|row| &row.staged),
+            // The outputs are these three, and what workers dropped.
+            dropped: counted.books.outputs.saturating_sub(completed + to_control + keepalives),
+            staged: workers(|w| w.staged),
             sending: census.transmit.into(),
             receiving: census.receive.into(),
-            free: turns(|row| &row.chunks_free) + self.facts.depot.as_ref().map_or(0, |depot| depot.len() as u64),
+            free: workers(|w| w.chunks_free) + self.facts.depot.as_ref().map_or(0, |depot| depot.len() as u64),
             chunks: self.facts.chunks.iter().map(|n| u64::from(*n)).sum(),
         }
     }
 
-    fn port(&self, port: &crate::start::Port) -> status::Port {
-        let sum = |field: fn(&stats::PortRow) -> &stats::Counter| -> u64 {
-            self.workers.iter().map(|(_, rows)| field(rows.port(port.index)).read()).sum()
-        };
+    fn port(&self, port: &crate::start::Port, counted: &Snapshot) -> status::Port {
+        let found = counted.ports.iter().find(|found| found.slot == port.index.index()).cloned().unwrap_or_default();
         status::Port {
             name: port.name.clone(),
             role: "wan".into(),
@@ -149,17 +132,17 @@ impl Control {
             xdp_passed: None,
             xdp_redirected: None,
             xdp_dropped: None,
-            ring_lost: Some(sum(|row| &row.ring_lost)),
-            rx_frames: sum(|row| &row.rx_frames),
-            rx_bytes: sum(|row| &row.rx_bytes),
-            tx_frames: sum(|row| &row.tx_frames),
-            tx_bytes: sum(|row| &row.tx_bytes),
+            ring_lost: Some(found.ring_lost),
+            rx_frames: found.rx_frames,
+            rx_bytes: found.rx_bytes,
+            tx_frames: found.tx_frames,
+            tx_bytes: found.tx_bytes,
             warnings: port.warnings.clone(),
         }
     }
 
-    fn worker(&self, w: usize) -> status::Worker {
-        let turns = &self.workers[w].1.turns;
+    fn worker(&self, found: &stats::Worker) -> status::Worker {
+        let w = found.slot;
         let queues = self.ports.iter().flat_map(|port| {
             let its = move |q: &u32| port.sockets > 1 || *q as usize % self.workers.len() == w;
             (0..port.queues).filter(its).map(|q| format!("{}:{q}", port.name))
@@ -169,41 +152,39 @@ impl Control {
             core: self.facts.cores.get(w).map(|core| *core as u32),
             queues: queues.collect(),
             chunks_total: self.facts.chunks[w],
-            chunks_free: Some(turns.chunks_free.read() as u32),
-            batches: turns.batches.read(),
-            frames: turns.frames.read(),
+            chunks_free: Some(found.chunks_free as u32),
+            batches: found.batches,
+            frames: found.frames,
             busy_share: Some(self.busy[w].1),
-            generated: turns.generated.read(),
-            reassembled: turns.reassembled.read(),
-            to_control: turns.to_control.read(),
-            keepalives: turns.keepalives.read(),
-            staged: turns.staged.read(),
+            generated: found.generated,
+            reassembled: found.reassembled,
+            to_control: found.to_control,
+            keepalives: found.keepalives,
+            staged: found.staged,
         }
     }
 
-    fn tenant(&self, slot: TenantSlot, all: &mut Totals) -> status::Tenant {
+    fn tenant(&self, slot: TenantSlot, counted: &Snapshot) -> status::Tenant {
         let tenant = &self.desired.tenants[slot.index()];
-        let mut drops = Totals::default();
-        for (_, rows) in &self.workers {
-            drops.add_row(rows.tenant(slot));
-            all.add_row(rows.tenant(slot));
-        }
+        let found = counted.tenants.iter().find(|found| found.slot == slot.index());
+        let drops = found.into_iter().flat_map(|found| &found.drops);
+        let drops = drops
+            .filter_map(|(number, packets, _)| Some((DropReason::from_number(*number)?.name().to_owned(), *packets)));
         let first = self.first_site[slot.index()];
         status::Tenant {
             id: tenant.id.as_u32(),
             service_code: tenant.service_code.as_ref().map(|code| code.to_string()),
             label: Some(tenant.label.to_string()).filter(|label| !label.is_empty()),
-            sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32))).collect(),
-            drops: drops.nonzero().map(|(reason, packets, _)| (reason.name().into(), packets)).collect(),
+            sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32), counted)).collect(),
+            drops: drops.collect(),
         }
     }
 
-    fn site(&self, slot: SiteSlot) -> status::Site {
+    fn site(&self, slot: SiteSlot, counted: &Snapshot) -> status::Site {
         let now = clock::now();
         let site = &self.sites[slot.index()];
-        let sum = |field: fn(&stats::SiteRow) -> &stats::Counter| -> u64 {
-            self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).sum()
-        };
+        let found = counted.sites.binary_search_by_key(&slot.index(), |found| found.slot).map(|at| &counted.sites[at]);
+        let (traffic, staged) = found.map_or((Traffic::default(), 0), |found| (found.traffic, found.staged));
         let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
         status::Site {
             name: self.desired.tenants[site.tenant.index()].sites[site.position].name.to_string(),
@@ -218,11 +199,11 @@ impl Control {
                 stats::SessionState::Expired => status::SessionState::Expired,
                 stats::SessionState::None => status::SessionState::None,
             },
-            rx_packets: sum(|row| &row.rx_packets),
-            rx_bytes: sum(|row| &row.rx_bytes),
-            tx_packets: sum(|row| &row.tx_packets),
-            tx_bytes: sum(|row| &row.tx_bytes),
-            staged: sum(|row| &row.staged) as u32,
+            rx_packets: traffic.rx_packets,
+            rx_bytes: traffic.rx_bytes,
+            tx_packets: traffic.tx_packets,
+            tx_bytes: traffic.tx_bytes,
+            staged: staged as u32,
             shed_packets: self.steering.shed(slot.0),
             path: site.endpoint.map(|_| self.path(reach, &site.way)),
         }
