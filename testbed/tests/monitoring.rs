@@ -318,6 +318,20 @@ fn the_exporter_outlives_hubs() -> Result<()> {
 }
 
 #[test]
+fn it_runs_in_another_namespace_than_the_hub() -> Result<()> {
+    lab::test(|lab| {
+        let (world, _hub, _sites) = two_sites(lab)?;
+        let management = lab.namespace("management")?;
+        let _exporter = exporter(lab, &management, &["--hub", NAME])?;
+        let found = scrape(&management)?;
+        ensure!((found["ekiden_up"], found["ekiden_hub_running"]) == (1.0, 1.0), "{found:?}");
+        ensure!(found[r#"ekiden_site_session_up{tenant="WAN00001001",site="b"}"#] == 1.0, "{found:?}");
+        ensure!(get(&world.hub, EXPORTER, "/metrics", "*/*").is_err(), "it answers where the hub is, too");
+        Ok(())
+    })
+}
+
+#[test]
 fn it_answers_through_its_own_interface_alone() -> Result<()> {
     lab::test(|lab| {
         let world = World::new(lab)?;
