@@ -1,6 +1,7 @@
 //! A worker's sockets: the only part of it that does I/O.
 
 use crate::clock;
+use crate::config::Idle;
 use crate::mailbox::{Bell, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet};
 use crate::xsk::{Frame, Kick, Socket};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::{DropReason, PortIndex};
 
-/// How long an idle worker looks at its rings before it sleeps: a little more than the gap between packets at 20 kpps.
+/// How long an adaptive worker looks at its rings before it sleeps: a little more than the gap between packets at 20 kpps.
 const SPIN: Duration = Duration::from_micros(50);
 /// Looks at the rings between looks at the clock.
 const LOOKS: u32 = 16;
@@ -57,6 +58,7 @@ pub struct Ports {
     rings: Vec<Ring>,
     /// For each port, the ring that transmits for it.
     transmit: Vec<Option<usize>>,
+    idle: Idle,
     looks: u32,
     idle_since: Option<Instant>,
     kick_again: bool,
@@ -87,13 +89,14 @@ impl Extend<Frame> for Arrivals<'_> {
 }
 
 impl Ports {
-    /// The sockets of one worker; `ports` is the number of ports of the hub.
-    pub fn new(rings: Vec<Ring>, ports: usize) -> Self {
+    /// The sockets of one worker; `ports` is the number of ports of the hub, and `idle` what the worker does when none of
+    /// them has anything.
+    pub fn new(rings: Vec<Ring>, ports: usize, idle: Idle) -> Self {
         let mut transmit = vec![None; ports];
         for (at, ring) in rings.iter().enumerate() {
             transmit[ring.port.index()].get_or_insert(at);
         }
-        Self { rings, transmit, looks: 0, idle_since: None, kick_again: false, lost_before: vec![0; ports] }
+        Self { rings, transmit, idle, looks: 0, idle_since: None, kick_again: false, lost_before: vec![0; ports] }
     }
 
     /// How many rings there are to receive from.
@@ -171,17 +174,23 @@ impl Ports {
 
     /// Nothing to do: look again for a while, then sleep until a frame or an order comes.
     pub fn rest(&mut self, mail: &mut WorkerEnd, rows: &stats::Rows) {
-        self.looks += 1;
-        if self.looks < LOOKS {
-            std::hint::spin_loop();
-            return;
-        }
-        self.looks = 0;
-        let now = Instant::now();
-        let since = *self.idle_since.get_or_insert(now);
-        if now.duration_since(since) < SPIN {
-            return;
-        }
+        let now = match self.idle {
+            Idle::Spin => return std::hint::spin_loop(),
+            Idle::Interrupt => Instant::now(),
+            Idle::Adaptive => {
+                self.looks += 1;
+                if self.looks < LOOKS {
+                    return std::hint::spin_loop();
+                }
+                self.looks = 0;
+                let now = Instant::now();
+                let since = *self.idle_since.get_or_insert(now);
+                if now.duration_since(since) < SPIN {
+                    return;
+                }
+                now
+            }
+        };
         self.tally(rows);
         mail.bell.doze();
         if !mail.has_orders() {

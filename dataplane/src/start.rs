@@ -271,7 +271,11 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             stopped: false,
         };
         next_chunk += chunks[w];
-        let worker = Worker::new(Ports::new(std::mem::take(&mut rings[w]), ports.len()), journey, depot.clone());
+        let worker = Worker::new(
+            Ports::new(std::mem::take(&mut rings[w]), ports.len(), desired.workers.idle),
+            journey,
+            depot.clone(),
+        );
         let thread = caps::spawn_without(format!("worker-{w}"), move || {
             let mut set = CpuSet::new();
             set.set(core);

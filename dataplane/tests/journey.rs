@@ -3,6 +3,7 @@
 use crypto::aead::Cipher;
 use crypto::constants::REJECT_AFTER_MESSAGES;
 use crypto::{Role, Session, Time, message};
+use ekiden_dataplane::config::Idle;
 use ekiden_dataplane::mailbox::{Event, Order};
 use ekiden_dataplane::packet::{Batch, Packet};
 use ekiden_dataplane::ports::Ports;
@@ -48,7 +49,7 @@ fn delivered(hub: &Rehearsal, frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
 fn obey(hub: &mut Rehearsal, order: Order) {
     hub.control.send(order);
     let now = hub.now;
-    hub.journey.obey(now, &mut Ports::new(Vec::new(), 1));
+    hub.journey.obey(now, &mut Ports::new(Vec::new(), 1, Idle::Adaptive));
 }
 
 #[test]
@@ -424,7 +425,7 @@ fn answers_to_a_flood_of_handshakes_leave_room_for_packets() {
     }
     let now = hub.now;
     let mut turns = Vec::new();
-    while hub.journey.obey(now, &mut Ports::new(Vec::new(), 1)) {
+    while hub.journey.obey(now, &mut Ports::new(Vec::new(), 1, Idle::Adaptive)) {
         turns.push(hub.journey.out[0].len());
         assert!(turns.len() < 100, "it never ends");
     }

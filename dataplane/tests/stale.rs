@@ -1,6 +1,7 @@
 //! Chunks hold other tenants' old packets. Here every free one is full of poison whenever a packet comes, and whatever
 //! leaves the hub is looked through, sealed and opened.
 
+use ekiden_dataplane::config::Idle;
 use ekiden_dataplane::mailbox::Order;
 use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
@@ -42,7 +43,7 @@ impl Poisoned {
         self.poison();
         self.0.control.send(order);
         let now = self.0.now;
-        self.0.journey.obey(now, &mut Ports::new(Vec::new(), 1));
+        self.0.journey.obey(now, &mut Ports::new(Vec::new(), 1, Idle::Adaptive));
         let left = self.0.leave();
         left.iter().for_each(|frame| self.clean(frame));
         left

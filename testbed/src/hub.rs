@@ -33,6 +33,8 @@ pub struct Settings {
     pub ports: Vec<&'static str>,
     /// Cores of its workers; none: as the hub likes.
     pub cores: Option<Vec<usize>>,
+    /// What an idle worker does; none: as the hub likes.
+    pub idle: Option<&'static str>,
     /// Tenants whose hub has the addresses 10.9.0.1 and fd00:9::1.
     pub hub_addresses: Vec<u32>,
     /// XDP in generic mode.
@@ -338,8 +340,14 @@ impl Status {
 fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<String> {
     let mut text = format!("[hub]\nname = \"{NAME}\"\nprivate_key_file = \"{}\"\n", world.key.private.display());
     writeln!(text, "listen_port = {HUB_PORT}")?;
+    if settings.cores.is_some() || settings.idle.is_some() {
+        writeln!(text, "\n[workers]")?;
+    }
+    if let Some(idle) = settings.idle {
+        writeln!(text, "idle = {idle:?}")?;
+    }
     if let Some(cores) = &settings.cores {
-        writeln!(text, "\n[workers]\ncores = {cores:?}")?;
+        writeln!(text, "cores = {cores:?}")?;
     }
     let default = vec!["d0"];
     for port in if settings.ports.is_empty() { &default } else { &settings.ports } {

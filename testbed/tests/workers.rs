@@ -104,3 +104,32 @@ fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn an_idle_worker_does_as_it_is_told_and_misses_nothing() -> Result<()> {
+    for idle in ["spin", "adaptive", "interrupt"] {
+        lab::test(|lab| {
+            let mut world = World::new(lab)?;
+            let plans = [("a", 1), ("b", 2)].map(|(name, net)| Plan::new(1001, name, net));
+            let mut sites =
+                plans.into_iter().map(|plan| Site::new(lab, &mut world, plan)).collect::<Result<Vec<_>>>()?;
+            let settings = Settings { idle: Some(idle), ..Settings::default() };
+            let mut hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+            let asleep = || -> Result<u64> {
+                let mut reader = stats::Reader::open(&lab.directory().join("run").join(NAME).join("stats"))?;
+                Ok(reader.snapshot()?.workers.iter().map(|worker| worker.asleep_ns).sum())
+            };
+            let (before, cpu) = (asleep()?, hub.process()?.cpu_time()?);
+            for gap in ["0.001", "0.02"] {
+                let pings = ping(sites[0].namespace(), sites[1].v4().into(), &["-c", "100", "-i", gap])?;
+                ensure!(pings.all(), "{idle}: {}", pings.text);
+            }
+            let (slept, cpu) = (asleep()? - before, hub.process()?.cpu_time()? - cpu);
+            eprintln!("{idle}: asleep for {} ms, {} ms of CPU", slept / 1_000_000, cpu.as_millis());
+            ensure!((slept == 0) == (idle == "spin"), "{idle}: asleep for {slept} ns");
+            hub.balance()?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

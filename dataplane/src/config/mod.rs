@@ -103,6 +103,20 @@ pub struct Workers {
     pub origin: Origin,
     /// How frames come to the workers of a port that has fewer queues than there are workers.
     pub spread: Spread,
+    /// What a worker does that has nothing to do.
+    pub idle: Idle,
+}
+
+/// What a worker does that has nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Looks again, for ever.
+    Spin,
+    /// Looks again for a while, then sleeps until there is something.
+    #[default]
+    Adaptive,
+    /// Sleeps at once.
+    Interrupt,
 }
 
 /// How frames come to workers.

@@ -19,7 +19,8 @@ use super::keys::{self, PresharedKey, PrivateKey, PublicKey};
 use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
 use super::{
-    Desired, Digest, Hub, HubName, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, include, values,
+    Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, include,
+    values,
 };
 
 static ROOT: Shape = Shape {
@@ -55,7 +56,11 @@ static HUB: Shape = Shape {
 static WORKERS: Shape = Shape {
     title: "[workers]",
     noun: None,
-    keys: &[optional("cores", "cores = [1, 2]"), optional("spread", r#"spread = "sockets""#)],
+    keys: &[
+        optional("cores", "cores = [1, 2]"),
+        optional("spread", r#"spread = "sockets""#),
+        optional("idle", r#"idle = "adaptive""#),
+    ],
 };
 
 static STATS: Shape = Shape {
@@ -182,7 +187,7 @@ impl<'a> Walk<'a> {
 
     fn workers(&self, root: &Table<'_>) -> Workers {
         let Some(table) = root.table("workers", &WORKERS) else {
-            return Workers { cores: None, origin: root.at().clone(), spread: Spread::Auto };
+            return Workers { cores: None, origin: root.at().clone(), spread: Spread::Auto, idle: Idle::Adaptive };
         };
         let cores = table.integers("cores", "core", values::core);
         let mut seen = HashSet::new();
@@ -196,7 +201,8 @@ impl<'a> Walk<'a> {
         }
         let cores = table.has("cores").then(|| cores.into_iter().map(|core| core.value).collect());
         let spread = table.string("spread", values::spread).map(|spread| spread.value).unwrap_or_default();
-        Workers { cores, origin, spread }
+        let idle = table.string("idle", values::idle).map(|idle| idle.value).unwrap_or_default();
+        Workers { cores, origin, spread, idle }
     }
 
     fn stats(root: &Table<'_>) -> Stats {

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Crypto, Mode, Role, Spread};
+use super::{Crypto, Idle, Mode, Role, Spread};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -172,6 +172,15 @@ pub(super) fn spread(text: &str) -> Result<Spread, String> {
         "queues" => Ok(Spread::Queues),
         "sockets" => Ok(Spread::Sockets),
         _ => Err("\"auto\", \"queues\" (the NIC spreads alone) or \"sockets\" (XDP spreads) are right".to_owned()),
+    }
+}
+
+pub(super) fn idle(text: &str) -> Result<Idle, String> {
+    match text {
+        "spin" => Ok(Idle::Spin),
+        "adaptive" => Ok(Idle::Adaptive),
+        "interrupt" => Ok(Idle::Interrupt),
+        _ => Err("\"spin\", \"adaptive\" or \"interrupt\" are right".to_owned()),
     }
 }
 
