@@ -1,18 +1,12 @@
-//! What counting costs the journey, what reading costs a reader, and what readers cost the journey.
+//! What counting costs the journey, and what reading costs a reader. What readers cost the journey: `readers.rs`.
 //!
-//! `cargo bench -p ekiden-bench --bench stats`; the time shown is that of a batch of 64, or of one snapshot. The last group runs the
-//! journey on one core alone, and then again while a hundred readers poll the same segment on another, as fast as they can.
+//! `cargo bench -p ekiden-bench --bench stats`; the time shown is that of a batch of 64, or of one snapshot.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use dataplane::packet::{BATCH, Batch, Packet};
-use dataplane::rehearsal::{Rehearsal, ipv4};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use dataplane::packet::BATCH;
 use stats::{Now, Reader, Rows, Segment, Shape, Spec};
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
 
 fn spec(shape: Shape, workers: usize) -> Spec {
@@ -115,61 +109,5 @@ fn read(c: &mut Criterion) {
     group.finish();
 }
 
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).expect("a core");
-}
-
-/// The relay of 1,420 bytes without readers, and with a hundred of them on another core.
-fn readers(c: &mut Criterion) {
-    let mut group = c.benchmark_group("relay while others read");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    let directory = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
-    let path = directory.path().join("stats");
-    let segment = segment(&path, 1, 2, 1);
-    let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]]], 1024);
-    hub.journey.rows = Arc::new(segment.rows(0));
-    let packet = ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, 1420);
-    pin(0);
-    for readers in [0, 100, 0, 100] {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..readers {
-                scope.spawn(|| {
-                    pin(1);
-                    let mut reader = Reader::open(&path).expect("a segment");
-                    while !stop.load(Ordering::Relaxed) {
-                        black_box(reader.snapshot().expect("a snapshot"));
-                    }
-                });
-            }
-            let run = group.bench_function(format!("{readers} readers"), |b| {
-                b.iter_custom(|rounds| {
-                    let mut spent = Duration::ZERO;
-                    for _ in 0..rounds {
-                        let mut batch = Batch::new();
-                        for _ in 0..BATCH {
-                            let mut frame = hub.journey.pool.pop().expect("a chunk");
-                            frame.copy_from(&hub.seal(0, &packet));
-                            batch.push(Packet::arrived(frame, PortIndex(0)));
-                        }
-                        let start = Instant::now();
-                        hub.journey.relay(&mut batch, crypto::Time(2_000_000_000));
-                        hub.journey.dispatch(&mut batch);
-                        spent += start.elapsed();
-                        let out = &mut hub.journey.out[0];
-                        hub.journey.pool.append(out);
-                    }
-                    spent
-                });
-            });
-            let _ = run;
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, commit, read, readers);
+criterion_group!(benches, commit, read);
 criterion_main!(benches);

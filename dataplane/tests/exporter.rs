@@ -154,3 +154,39 @@ fn nobody_shows_a_hub_whose_names_are_hostile() {
     assert!(logged.contains("Permission denied"), "{logged}");
     assert!(exporter.lines.try_recv().is_err(), "it said more than it had to");
 }
+
+/// Whether the other side has ended the connection, or is about to: it has answered what was no request.
+fn is_over(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn who_says_nothing_keeps_nobody_out_for_long() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let path = directory.path().join("stats");
+    let exporter = Exporter::start(directory.path(), &["--stats", path.to_str().unwrap()]);
+    // As many as are served at a time: some are silent, some begin and never end.
+    let mute: Vec<TcpStream> = (0..16)
+        .map(|n| {
+            let mut stream = TcpStream::connect(exporter.address).unwrap();
+            if n % 2 == 0 {
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-").unwrap();
+            }
+            stream
+        })
+        .collect();
+    let metrics = exporter.metrics();
+    assert!(metrics.contains("\nekiden_up 0\n"), "{metrics}");
+    assert!(mute.iter().any(is_over), "more are served at a time than there is room for");
+
+    // And a head that has no end is not kept in memory.
+    let mut endless = TcpStream::connect(exporter.address).unwrap();
+    endless.set_read_timeout(Some(PATIENCE)).unwrap();
+    endless.write_all(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(9_000)).as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = endless.read_to_end(&mut answer); // what was not read may make a reset of the end
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains(" 431 "), "{answer}");
+}
