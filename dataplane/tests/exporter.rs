@@ -26,15 +26,20 @@ struct Exporter {
 impl Exporter {
     /// As the user nobody, in one group more.
     fn start(directory: &Path, words: &[&str]) -> Self {
+        Self::start_at(directory, "127.0.0.1:0", words)
+    }
+
+    /// The same, at an address.
+    fn start_at(directory: &Path, listen: &str, words: &[&str]) -> Self {
         // Where anyone may execute it, wherever it was built.
         let binary = directory.join("ekiden");
-        if fs::hard_link(env!("CARGO_BIN_EXE_ekiden"), &binary).is_err() {
+        if !binary.exists() && fs::hard_link(env!("CARGO_BIN_EXE_ekiden"), &binary).is_err() {
             fs::copy(env!("CARGO_BIN_EXE_ekiden"), &binary).unwrap();
         }
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--reuid=65534", "--regid=65534"]).arg(format!("--groups={GROUP}"));
         command.args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]).arg(&binary);
-        command.args(["exporter", "--listen", "127.0.0.1:0"]).args(words).env_remove("EKIDEN_LOG");
+        command.args(["exporter", "--listen", listen]).args(words).env_remove("EKIDEN_LOG");
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, lines) = channel();
         let stderr = process.stderr.take().unwrap();
@@ -153,6 +158,30 @@ fn nobody_shows_a_hub_whose_names_are_hostile() {
     let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
     assert!(logged.contains("Permission denied"), "{logged}");
     assert!(exporter.lines.try_recv().is_err(), "it said more than it had to");
+}
+
+#[test]
+fn it_starts_again_where_it_was_and_says_once_what_it_leaves_out() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let path = directory.path().join("stats");
+    let _segment = segment(&path);
+    let words = ["--stats", path.to_str().unwrap(), "--max-series", "1"];
+    let mut exporter = Exporter::start(directory.path(), &words);
+    for _ in 0..2 {
+        for _ in 0..3 {
+            let metrics = exporter.metrics();
+            assert!(metrics.contains("\nekiden_up 1\n") && !metrics.contains("\nekiden_tenant_info"), "{metrics}");
+        }
+        let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
+        assert!(logged.contains("WARN") && logged.contains("--max-series"), "{logged}");
+        assert!(exporter.lines.try_recv().is_err(), "it said more than it had to");
+        // Connections that it has closed are remembered at its address for a minute, and are not in the way.
+        let address = exporter.address.to_string();
+        drop(exporter);
+        exporter = Exporter::start_at(directory.path(), &address, &words);
+        assert_eq!(exporter.address.to_string(), address);
+    }
 }
 
 /// Whether the other side has ended the connection, or is about to: it has answered what was no request.

@@ -362,6 +362,8 @@ fn what_a_limit_leaves_out_is_told_exactly() {
         let found = scrape(&mut exporter);
         let shown = limited(&found);
         assert!(shown <= max, "{shown} of at most {max}");
+        // All, all tenants, and the first of them: what just fits is shown.
+        assert!(![whole, 112, 11].contains(&max) || shown == max, "{shown} where {max} fit");
         assert_eq!(found["ekiden_exporter_series_dropped"], (whole - shown) as f64, "at most {max}");
         assert!(max > 0 || found["ekiden_up"] == 1.0);
     }
@@ -407,6 +409,13 @@ fn it_answers_without_a_hub_and_follows_one_through_its_lives() {
     fs::write(&hub.path, b"not this").unwrap();
     assert_eq!(scrape(&mut exporter)["ekiden_up"], 0.0);
     fs::rename(&aside, &hub.path).unwrap();
+    assert_eq!(scrape(&mut exporter)["ekiden_up"], 1.0);
+
+    // So is one that was cut, until the same file is whole again.
+    let bytes = fs::read(&hub.path).unwrap();
+    fs::OpenOptions::new().write(true).open(&hub.path).unwrap().set_len(8192).unwrap();
+    assert_eq!(scrape(&mut exporter)["ekiden_up"], 0.0);
+    fs::write(&hub.path, bytes).unwrap();
     assert_eq!(scrape(&mut exporter)["ekiden_up"], 1.0);
 }
 
