@@ -60,6 +60,9 @@ const MARGIN: u32 = 12;
 /// Smaller batches are not even looked at: no lanes gained there, and a plan takes 5 % of what ring does.
 const SMALLEST: usize = 4;
 
+/// So few messages that a plan made in vain would be felt.
+const FEW: usize = 16;
+
 /// Messages of one length among which none is tried at ring.
 const MANY: usize = BATCH / 2;
 
@@ -138,11 +141,13 @@ impl Costs {
         self.fewest.iter().any(|fewest| usize::from(*fewest) <= BATCH)
     }
 
-    /// Whether a plan can be: there is a message among so many of which so many would be enough.
+    /// Whether a plan can be worth to be made, for so many messages.
     #[inline]
-    pub(super) fn may_pay(&self, count: usize, mut texts: impl Iterator<Item = usize>) -> bool {
+    pub(super) fn may_pay(&self, count: usize, mut texts: impl Iterator<Item = usize> + Clone) -> bool {
         let fewest = |text: usize| usize::from(self.fewest[text.div_ceil(chacha::BLOCK).min(RING - 1)]);
-        texts.any(|text| fewest(text) <= count)
+        // Of a few, most may be long, and the rest too few for the lanes; of many, too many are not.
+        let with = if count < FEW { texts.clone().filter(|text| fewest(*text) <= count).count() } else { count };
+        texts.any(|text| fewest(text) <= with)
     }
 
     /// As the operator reads it.
