@@ -27,6 +27,7 @@ pub mod staging;
 pub mod start;
 pub mod state;
 pub mod status;
+pub mod team;
 pub mod tenants;
 pub mod underlay;
 pub mod worker;

@@ -4,6 +4,7 @@ use crate::clock;
 use crate::config::Idle;
 use crate::mailbox::{Bell, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet};
+use crate::team::Team;
 use crate::xsk::{Frame, Kick, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
@@ -133,6 +134,12 @@ impl Ports {
         }
     }
 
+    /// Frames that a ring still holds.
+    #[inline]
+    pub fn waiting(&self, ring: usize) -> usize {
+        self.rings[ring].socket.waiting() as usize
+    }
+
     /// Lends chunks to the kernel to receive into.
     #[inline]
     pub fn refill(&mut self, ring: usize, pool: &mut Vec<Frame>) {
@@ -173,7 +180,7 @@ impl Ports {
     }
 
     /// Nothing to do: look again for a while, then sleep until a frame or an order comes.
-    pub fn rest(&mut self, mail: &mut WorkerEnd, rows: &stats::Rows) {
+    pub fn rest(&mut self, mail: &mut WorkerEnd, rows: &stats::Rows, team: &Team) {
         let now = match self.idle {
             Idle::Spin => return std::hint::spin_loop(),
             Idle::Interrupt => Instant::now(),
@@ -193,7 +200,7 @@ impl Ports {
         };
         self.tally(rows);
         mail.bell.doze();
-        if !mail.has_orders() {
+        if !mail.has_orders() && !team.is_asked() {
             let bell = mail.bell.clone();
             let mut fds = arrayvec::ArrayVec::<PollFd<'_>, 257>::new();
             fds.push(PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN));

@@ -81,7 +81,7 @@ impl Rehearsal {
             tables: Arc::new(tables.build()),
             sessions: Sessions::new(BITS),
             sites: Sites::new(&of_site),
-            tenants: Tenants::new(tenants.iter().map(|_| Tenant::new(&["fd00:9::1".parse().expect("an address")]))),
+            tenants: Tenants::new(tenants.iter().map(|_| tenant())),
             shelf: Shelf::new(tenants.len()),
             pool: umem.frames(0..chunks),
             out: vec![Vec::with_capacity(OUT_MAX)],
@@ -123,6 +123,36 @@ impl Rehearsal {
             udp_checksum: false,
         });
         self.far.push(Far { session: far, tenant, remote, to_hub: to_hub.expect("one family") });
+    }
+
+    /// The journey of another worker of the same hub, which knows the same sites and sessions and has no chunk; and control's end
+    /// of its mailbox.
+    pub fn another(&self) -> (Journey, ControlEnd) {
+        let of_site: Vec<_> = self.far.iter().map(|far| far.tenant).collect();
+        let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
+        let mut journey = Journey {
+            tables: self.journey.tables.clone(),
+            sessions: Sessions::new(BITS),
+            sites: Sites::new(&of_site),
+            tenants: Tenants::new((0..self.journey.tenants.len()).map(|_| tenant())),
+            shelf: Shelf::new(self.journey.tenants.len()),
+            pool: Vec::new(),
+            out: vec![Vec::with_capacity(OUT_MAX)],
+            rows: Arc::new(Rows::new(Shape { tenants: self.journey.tenants.len(), sites: of_site.len(), ports: 1 })),
+            aead: self.journey.aead,
+            mail,
+            postponed: VecDeque::new(),
+            movers: ArrayVec::new(),
+            identification: 0,
+            stopped: false,
+        };
+        for (slot, far) in (0..).map(SiteSlot).zip(&self.far) {
+            let session = self.journey.sites.at(slot).sending.clone().expect("it has a session");
+            journey.sessions.publish(session.clone());
+            let site = journey.sites.at_mut(slot);
+            (site.sending, site.way) = (Some(session), way_to(far.remote));
+        }
+        (journey, control)
     }
 
     /// An inner packet as the site would send it: sealed, padded, in a whole frame.
@@ -232,6 +262,11 @@ pub fn way_to(remote: SocketAddr) -> Way {
     });
     let path = Path { port: PortIndex(0), template: template.expect("one family"), payload_max: MTU - 60 };
     Way { ends: Some((remote, IpAddr::V4(HUB.0))), out: Ok(path) }
+}
+
+/// Whose hub has an address.
+fn tenant() -> Tenant {
+    Tenant::new(&["fd00:9::1".parse().expect("an address")])
 }
 
 /// A key that is another for each site and direction.

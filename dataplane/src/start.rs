@@ -20,6 +20,7 @@ use crate::reserve::Reserved;
 use crate::sites::{Sessions, Sites};
 use crate::staging::{self, Shelf};
 use crate::state::State;
+use crate::team::Team;
 use crate::tenants::{Tenant, Tenants};
 use crate::underlay::Underlay;
 use crate::worker::{Journey, OUT_MAX, Worker};
@@ -247,6 +248,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let shared = ports.iter().any(|port| port.sockets > 1);
     let keep = chunks_per_worker(ports.len() as u32) as usize;
     let depot = shared.then(|| Arc::new(Depot::new(umem.chunks(), keep)));
+    let mut teams = Team::of(&ports[0].bells).into_iter();
     let mut next_chunk = 0;
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
@@ -274,6 +276,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         let worker = Worker::new(
             Ports::new(std::mem::take(&mut rings[w]), ports.len(), desired.workers.idle),
             journey,
+            teams.next().context("a team for each worker")?,
             depot.clone(),
         );
         let thread = caps::spawn_without(format!("worker-{w}"), move || {

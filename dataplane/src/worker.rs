@@ -15,6 +15,7 @@ use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::{Ports, Ring};
 use crate::sites::{Sessions, Sites, Way};
 use crate::staging::Shelf;
+use crate::team::Team;
 use crate::tenants::Tenants;
 use crate::xsk::{Frame, HEADROOM};
 use arrayvec::ArrayVec;
@@ -33,13 +34,15 @@ use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian};
 pub struct Worker {
     ports: Ports,
     journey: Journey,
+    team: Team,
     depot: Option<Arc<Depot>>,
 }
 
 impl Worker {
-    /// A worker that moves frames between `ports` by way of `journey`; with a depot, if it shares queues with others.
-    pub fn new(ports: Ports, journey: Journey, depot: Option<Arc<Depot>>) -> Self {
-        Self { ports, journey, depot }
+    /// A worker that moves frames between `ports` by way of `journey`, and helps the others of its team; with a depot, if it
+    /// shares queues with them.
+    pub fn new(ports: Ports, journey: Journey, team: Team, depot: Option<Arc<Depot>>) -> Self {
+        Self { ports, journey, team, depot }
     }
 
     /// Turns until control says stop.
@@ -48,7 +51,7 @@ impl Worker {
             if self.turn() {
                 self.ports.wake();
             } else {
-                self.ports.rest(&mut self.journey.mail, &self.journey.rows);
+                self.ports.rest(&mut self.journey.mail, &self.journey.rows, &self.team);
             }
         }
     }
@@ -56,7 +59,7 @@ impl Worker {
     /// One turn: orders, then each ring in its order. `true` if there was anything to do.
     pub fn turn(&mut self) -> bool {
         let now = clock::now();
-        let Self { ports, journey, depot } = self;
+        let Self { ports, journey, team, depot } = self;
         let turns = &journey.rows.turns.turns;
         let frames = journey.rows.turns.frames.read();
         turns.add(1);
@@ -68,16 +71,18 @@ impl Worker {
         if let Some(depot) = depot {
             depot.level(&mut journey.pool);
         }
+        let mut received = false;
         for ring in 0..ports.rings() {
-            let mut batch = Batch::new();
-            ports.receive(ring, &mut batch, &journey.rows);
-            if !batch.is_empty() {
-                busy = true;
-                journey.relay(&mut batch, now);
-                journey.dispatch(&mut batch);
+            if let Some(batch) = team.batch() {
+                received |= journey.take_on(ring, batch, ports, team, now);
             }
+            journey.retire(team, now);
             ports.refill(ring, &mut journey.pool);
         }
+        team.offer(!received);
+        let helped = team.help(|batch| journey.relay(batch, now));
+        journey.rows.turns.helped_frames.add(helped as u64);
+        busy |= received || helped > 0 || team.is_under_way();
         busy |= ports.transmit(&mut journey.out, &mut journey.pool, &journey.rows);
         journey.rows.turns.chunks_free.set(journey.pool.len() as u64);
         journey.mail.flush();
@@ -129,6 +134,39 @@ pub struct Journey {
 pub const OUT_MAX: usize = 8 * BATCH;
 
 impl Journey {
+    /// A batch of what a ring has received goes through the stages, here or, if more than a batch is left behind it, with a
+    /// helper. `true` if there was any.
+    fn take_on(&mut self, ring: usize, mut batch: Box<Batch>, ports: &mut Ports, team: &mut Team, now: Time) -> bool {
+        ports.receive(ring, &mut batch, &self.rows);
+        if batch.is_empty() {
+            team.recycle(batch);
+            return false;
+        }
+        let kept = if ports.waiting(ring) >= BATCH { team.hand_out(batch) } else { Err(batch) };
+        if let Err(mut batch) = kept {
+            self.relay(&mut batch, now);
+            team.keep(batch);
+        }
+        true
+    }
+
+    /// What has been through the stages is dispatched, in the order in which it was received.
+    pub fn retire(&mut self, team: &mut Team, now: Time) {
+        while self.out.iter().all(|out| out.len() + BATCH <= OUT_MAX)
+            && let Some((mut batch, helped)) = team.retire()
+        {
+            // A helper may not have heard yet of a session that this worker has, and that nothing waits for any more.
+            if helped && batch.iter().any(|packet| packet.verdict == Verdict::Stage) {
+                let waiting = batch.iter_mut().filter(|packet| packet.verdict == Verdict::Stage);
+                waiting.for_each(|packet| packet.verdict = Verdict::Forward);
+                self.seal(&mut batch, now);
+                self.address(&mut batch, now);
+            }
+            self.dispatch(&mut batch);
+            team.recycle(batch);
+        }
+    }
+
     /// The stages, in order. Afterwards no packet of the batch has the verdict [`Verdict::Forward`].
     pub fn relay(&mut self, batch: &mut Batch, now: Time) {
         self.admit(batch, now);

@@ -181,7 +181,8 @@ struct ekiden_loop_row {
     uint64_t chunks_free; /* Free chunks in the worker's pool. */
     uint64_t busy_ns; /* Nanoseconds in turns of the loop that found work. */
     uint64_t asleep_ns; /* Nanoseconds asleep. */
-    uint64_t rest[5];
+    uint64_t helped_frames; /* Frames of other workers' rings that this one took through the stages. */
+    uint64_t rest[4];
 };
 
 /* Times, in the buckets of an `HdrHistogram` with two significant digits, from 1 ns to 8.6 s. */

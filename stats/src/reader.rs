@@ -345,6 +345,7 @@ impl Reader {
             worker.chunks_free = row.chunks_free.read();
             worker.busy_ns = row.busy_ns.read();
             worker.asleep_ns = row.asleep_ns.read();
+            worker.helped_frames = row.helped_frames.read();
             let state: &WorkerState = self.row(Kind::WorkerStates, 0, worker.slot)?;
             worker.busy_ppm = state.busy_ppm.read();
             worker.batch_milliframes = state.batch_milliframes.read();

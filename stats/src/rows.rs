@@ -152,7 +152,9 @@ record! {
         pub busy_ns,
         /// Nanoseconds asleep.
         pub asleep_ns,
-        pub(crate) rest: 5,
+        /// Frames of other workers' rings that this one took through the stages.
+        pub helped_frames,
+        pub(crate) rest: 4,
     }
 }
 

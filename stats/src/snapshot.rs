@@ -223,6 +223,7 @@ pub struct Worker {
     pub staged: u64,
     pub busy_ns: u64,
     pub asleep_ns: u64,
+    pub helped_frames: u64,
     /// The share of the last second in turns that found work, in millionths.
     pub busy_ppm: u64,
     /// Frames in a batch, on the average of the last second, in thousandths.

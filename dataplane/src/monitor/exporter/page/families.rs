@@ -105,10 +105,13 @@ const XDP: [Verdicts; 2] = [
     }),
 ];
 
-const WORKER_COUNTS: [Counts<Worker>; 7] = [
+const WORKER_COUNTS: [Counts<Worker>; 8] = [
     ("ekiden_worker_turns", "Turns of the loop", |w| w.turns),
     ("ekiden_worker_batches", "Batches that were not empty", |w| w.batches),
     ("ekiden_worker_frames", "Frames in batches", |w| w.frames),
+    ("ekiden_worker_helped_frames", "Frames of other workers' rings that it took through the stages", |w| {
+        w.helped_frames
+    }),
     ("ekiden_worker_generated_packets", "Packets of the hub's own: ICMP answers, handshakes, keepalives", |w| {
         w.generated
     }),
