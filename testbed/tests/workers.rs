@@ -1,12 +1,17 @@
 //! A hub with several workers: each with a queue of its own, or all with the same one.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use ekiden_testbed::attack::Attacker;
+use ekiden_testbed::flood::{Change, Flood};
 use ekiden_testbed::hub::{NAME, Settings};
 use ekiden_testbed::probe::{must_ping_both_ways, ping};
+use ekiden_testbed::rogue::{Rogue, udp};
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Hub, Plan, Site, World, iperf_both_ways, lab};
+use rustix::process::Signal;
 
 /// Frames that each of two workers has received.
 fn frames(hub: &Hub) -> Result<[u64; 2]> {
@@ -132,4 +137,57 @@ fn an_idle_worker_does_as_it_is_told_and_misses_nothing() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn one_tunnel_is_carried_by_both_workers_and_keeps_its_order() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::with_queues(lab, 1)?;
+        let plans = [("a", 1), ("b", 2)].map(|(name, net)| Plan::new(1001, name, net));
+        let sites = plans.into_iter().map(|plan| Site::new(lab, &mut world, plan)).collect::<Result<Vec<_>>>()?;
+        let settings = Settings { cores: Some(vec![0, 1]), ..Settings::default() };
+        let mut hub = Hub::new(lab, &world, &settings, &sites.iter().collect::<Vec<_>>())?;
+        hub.start()?;
+        let [mut a, mut b] = [Rogue::new(&sites[0])?, Rogue::new(&sites[1])?];
+        b.connect()?;
+        a.connect()?;
+        hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
+        let mut reader = stats::Reader::open(&lab.directory().join("run").join(NAME).join("stats"))?;
+        let mut helped = || -> Result<u64> { Ok(reader.snapshot()?.workers.iter().map(|w| w.helped_frames).sum()) };
+
+        // Numbered packets, as fast as it goes.
+        let attacker = Attacker::new(&world)?;
+        let ends = ((sites[0].v4(), 9).into(), (sites[1].v4(), 9).into());
+        let frame = attacker.frame(sites[0].endpoint(), &a.seal(&udp(ends.0, ends.1, &[0; 8])?)?)?;
+        drop(attacker);
+        let mut number = 0u64;
+        let next: Change = Box::new(move |frame| {
+            number += 1;
+            let message = a.seal(&udp(ends.0, ends.1, &number.to_be_bytes())?)?;
+            let from = frame.len() - message.len();
+            frame[from..].copy_from_slice(&message);
+            frame[40..42].fill(0); // the UDP checksum, which was of another message
+            Ok(())
+        });
+        let flood = Flood::start(&world.inet, "h0", &frame, next, None, None)?;
+        // A worker that was away finds its ring half full. Until the other has helped it out, and not once.
+        let mut last = 0;
+        let mut numbers = 0;
+        until_true("the other worker helps", || {
+            hub.process()?.signal(Signal::STOP)?;
+            std::thread::sleep(Duration::from_millis(20));
+            hub.process()?.signal(Signal::CONT)?;
+            std::thread::sleep(Duration::from_millis(20));
+            for packet in b.received()? {
+                let number = u64::from_be_bytes(packet[28..36].try_into().context("a number")?);
+                ensure!(number > last, "{number} came after {last}");
+                (last, numbers) = (number, numbers + 1);
+            }
+            Ok(helped()? > 10_000 && numbers > 1000)
+        })?;
+        let sent = flood.stop()?;
+        let status = hub.balance()?;
+        eprintln!("{sent} sent, {numbers} arrived in order, {} helped with; {:?}", helped()?, status.drops());
+        Ok(())
+    })
 }
