@@ -3,12 +3,13 @@
 #   make demo        one hub, two tenants with the same addresses, real clients: what reaches what
 #   make test        every test
 #   make test-long   what takes minutes of real time (rekeys, expiry, millions of packets through the lanes) and hours (each fuzz target for one)
+#   make bench       every bench, by stage (as root, tens of minutes); make bench-quick: each stage in a moment
 #   make build       target/release/ekiden
 #   make clean       what was built here; not the clients in the cache
 
 target := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-long build setup tools clean
+.PHONY: demo test test-long bench bench-quick build setup tools clean
 
 demo: setup
 	@echo "Building the hub and the demo; the first time takes some minutes."
@@ -22,6 +23,14 @@ test-long: setup tools
 	EKIDEN_FUZZ_SECONDS=3600 scripts/test.sh fuzz
 	cargo test -p ekiden-crypto --features long --lib random_batches -- --nocapture
 	cargo test -p ekiden-testbed --features long --test long -- --nocapture
+
+bench: setup
+	cargo bench -p ekiden-bench
+	cargo run --release --quiet -p ekiden-bpf --example cost
+
+stages := parse classify aead replay rings stats handshake journey
+bench-quick: setup
+	cargo bench --quiet -p ekiden-bench $(stages:%=--bench %) -- --noplot --warm-up-time 0.05 --measurement-time 0.2 --sample-size 10
 
 build: setup
 	cargo build --release -p ekiden-dataplane
