@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
 
 use crypto::aead::{self, Backend};
-use ekiden_bench::{Relay, imix};
+use ekiden_bench::{Messages, Relay, imix};
 
 /// Batches of each backend.
 const ROUNDS: usize = 4000;
@@ -21,7 +21,9 @@ fn main() {
     println!(
         "Cycles per packet, the least and the median of {ROUNDS} batches: open, check, route, adapt, seal, address, dispatch\n"
     );
-    println!("| B | batch | tenants | ring | {} | gain |\n|---|---|---|---|---|---|", backends[1].name());
+    let lanes = backends[1].name();
+    println!("| B | batch | tenants | ring | {lanes} | gain | {lanes}: cipher alone | all else |");
+    println!("|---|---|---|---|---|---|---|---|");
     for (count, tenants) in [(64, 1), (32, 1), (64, 32)] {
         for len in [64, 128, 256, 512, 1024, 1424] {
             row(&len.to_string(), &vec![len; count], tenants, &backends);
@@ -32,21 +34,28 @@ fn main() {
 
 fn row(name: &str, lengths: &[usize], tenants: usize, backends: &[&'static dyn Backend; 2]) {
     let mut relays = backends.map(|backend| Relay::new(backend, tenants, lengths.iter().copied()));
-    let mut cycles = [const { Vec::new() }; 2];
+    let mut messages = Messages::new(lengths.iter().map(|len| len.next_multiple_of(16)));
+    let mut cycles = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
         for (relay, cycles) in relays.iter_mut().zip(&mut cycles) {
             cycles.push(relay.batch().cycles / relay.count() as u64);
         }
+        let [seal, open] = messages.seal_and_open(backends[1]).map(|spent| spent.cycles);
+        cycles[2].push((seal + open) / lengths.len() as u64);
     }
     cycles.iter_mut().for_each(|cycles| cycles.sort_unstable());
-    let [ring, lanes] = cycles.map(|cycles| (cycles[0], cycles[ROUNDS / 2]));
+    let [ring, lanes, cipher] = cycles.map(|cycles| (cycles[0], cycles[ROUNDS / 2]));
     let gain = ring.0 as f64 / lanes.0 as f64;
     println!(
-        "| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} |",
+        "| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} | {} / {} | {} / {} |",
         lengths.len(),
         ring.0,
         ring.1,
         lanes.0,
-        lanes.1
+        lanes.1,
+        cipher.0,
+        cipher.1,
+        lanes.0 as i64 - cipher.0 as i64,
+        lanes.1 as i64 - cipher.1 as i64,
     );
 }
