@@ -163,6 +163,11 @@ impl Rogue {
         Ok(message)
     }
 
+    /// Waits for the next data message, whatever is in it.
+    pub fn await_data(&self) -> Result<()> {
+        self.next(Kind::Data).map(drop)
+    }
+
     /// The packets that the hub has sealed for it since the last time; keepalives are none.
     pub fn received(&self) -> Result<Vec<Vec<u8>>> {
         let session = self.session()?;
