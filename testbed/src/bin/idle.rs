@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::rogue::{Rogue, udp};
 use ekiden_testbed::{Hub, Lab, Plan, Site, World};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const POLICIES: [&str; 3] = ["spin", "adaptive", "interrupt"];
 const ROUNDS: usize = 3;
@@ -30,14 +30,14 @@ struct Found {
 }
 
 fn main() -> Result<()> {
-    let mut core = CpuSet::new();
-    core.set(0);
-    sched_setaffinity(None, &core)?;
+    let all = sched_getaffinity(None)?;
     let mut found: [Found; 3] = Default::default();
     for round in 1..=ROUNDS {
         for (policy, found) in POLICIES.into_iter().zip(&mut found) {
             let _ = writeln!(std::io::stderr(), "round {round} of {ROUNDS}: {policy}");
             let mut lab = Lab::new()?;
+            // What is started here inherits it.
+            sched_setaffinity(None, &all)?;
             measure(&mut lab, policy, found).with_context(|| lab.logs())?;
         }
     }
@@ -68,6 +68,9 @@ fn measure(lab: &mut Lab, idle: &'static str, found: &mut Found) -> Result<()> {
     let settings = Settings { idle: Some(idle), cores: Some(vec![1]), ..Settings::default() };
     let mut hub = Hub::new(lab, &world, &settings, &sites.iter().collect::<Vec<_>>())?;
     hub.start()?;
+    let mut core = CpuSet::new();
+    core.set(0);
+    sched_setaffinity(None, &core)?;
     let [mut a, mut b] = [Rogue::new(&sites[0])?, Rogue::new(&sites[1])?];
     b.connect()?;
     a.connect()?;
