@@ -219,6 +219,9 @@ impl Backend for Lanes {
     }
 
     fn seal_batch(&self, jobs: &mut [SealJob<'_>]) {
+        if jobs.len() < self.seal.smallest {
+            return Ring.seal_batch(jobs);
+        }
         for jobs in jobs.chunks_mut(BATCH) {
             if self.seal.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
                 self.seal(jobs);
@@ -229,6 +232,9 @@ impl Backend for Lanes {
     }
 
     fn open_batch(&self, jobs: &mut [OpenJob<'_>]) {
+        if jobs.len() < self.open.smallest {
+            return Ring.open_batch(jobs);
+        }
         for jobs in jobs.chunks_mut(BATCH) {
             if self.open.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
                 self.open(jobs);

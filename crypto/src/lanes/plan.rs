@@ -37,6 +37,8 @@ pub(super) struct Costs {
     longest: usize,
     /// By the blocks of a message, the fewest like it that are worth it; more than a batch where no number is.
     fewest: [u8; RING],
+    /// The fewest of anything.
+    pub(super) smallest: usize,
 }
 
 /// What the lanes take for a batch: so much, and for each message, for each set of blocks of ChaCha20, for each step of Poly1305.
@@ -76,6 +78,7 @@ impl Costs {
         lanes: LaneCosts { batch: 0, message: 0, blocks: 0, step: 0 },
         longest: MAX_TEXT,
         fewest: [0; RING],
+        smallest: 0,
     };
 
     /// From what `time` measures: messages taken together (by lanes or by ring), and bytes of each, to ticks for all.
@@ -108,6 +111,7 @@ impl Costs {
         costs.longest = (0..=MAX_TEXT / chacha::BLOCK).rev().map(|n| n * chacha::BLOCK).find(pays).unwrap_or(0);
         costs.fewest =
             from_fn(|n| costs.fewest_of(cpu, n * chacha::BLOCK).map_or(u8::MAX, |fewest| fewest.max(SMALLEST) as u8));
+        costs.smallest = costs.fewest.into_iter().min().map_or(0, usize::from);
         costs
     }
 
@@ -144,10 +148,20 @@ impl Costs {
     /// Whether a plan can be worth to be made, for so many messages.
     #[inline]
     pub(super) fn may_pay(&self, count: usize, mut texts: impl Iterator<Item = usize> + Clone) -> bool {
-        let fewest = |text: usize| usize::from(self.fewest[text.div_ceil(chacha::BLOCK).min(RING - 1)]);
-        // Of a few, most may be long, and the rest too few for the lanes; of many, too many are not.
-        let with = if count < FEW { texts.clone().filter(|text| fewest(*text) <= count).count() } else { count };
-        texts.any(|text| fewest(text) <= with)
+        let blocks = |text: usize| text.div_ceil(chacha::BLOCK).min(RING - 1);
+        let fewest = |text: usize| usize::from(self.fewest[blocks(text)]);
+        if count >= FEW {
+            return texts.any(|text| fewest(text) <= count);
+        }
+        // Of a few, those that lanes are for may be too few, with the rest; and where lengths differ, the lanes are not full.
+        let (mut with, mut least, mut longest, mut shortest) = (0, usize::MAX, 0, usize::MAX);
+        for text in texts {
+            (longest, shortest) = (longest.max(blocks(text)), shortest.min(blocks(text)));
+            if fewest(text) <= count {
+                (with, least) = (with + 1, least.min(fewest(text)));
+            }
+        }
+        if longest == shortest { least <= with } else { least != usize::MAX && least * 3 <= with * 2 }
     }
 
     /// As the operator reads it.
