@@ -1,15 +1,15 @@
 //! A hub with several workers: each with a queue of its own, or all with the same one.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ekiden_testbed::attack::Attacker;
-use ekiden_testbed::flood::{Change, Flood};
+use ekiden_testbed::flood::{self, Change, Flood};
 use ekiden_testbed::hub::{NAME, Settings};
 use ekiden_testbed::probe::{must_ping_both_ways, ping};
 use ekiden_testbed::rogue::{Rogue, udp};
-use ekiden_testbed::wait::until_true;
+use ekiden_testbed::wait::{until, until_true};
 use ekiden_testbed::{Hub, Plan, Site, World, iperf_both_ways, lab};
 use rustix::process::Signal;
 
@@ -106,6 +106,57 @@ fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
         hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
         must_ping_both_ways(&sites[0], &sites[1])?;
         hub.balance()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_that_does_not_own_the_queue_works_alone() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::with_queues(lab, 1)?;
+        let plans = [("a", 1), ("b", 2)].map(|(name, net)| Plan { keepalive: 0, ..Plan::new(1001, name, net) });
+        let sites = plans.into_iter().map(|plan| Site::new(lab, &mut world, plan)).collect::<Result<Vec<_>>>()?;
+        let settings = Settings { cores: Some(vec![0, 1]), ..Settings::default() };
+        let mut hub = Hub::new(lab, &world, &settings, &sites.iter().collect::<Vec<_>>())?;
+        hub.start()?;
+        // The second site is the second worker's; the first worker, which fills and completes, has nothing of its own to do.
+        let mut b = Rogue::new(&sites[1])?;
+        b.connect()?;
+        hub.await_sessions(&[&sites[1]])?;
+        flood::widen(&world.inet, "h0")?;
+        let attacker = Attacker::new(&world)?;
+        let packet = udp((sites[1].v4(), 9).into(), (Ipv4Addr::new(10, 99, 0, 1), 9).into(), &[0; 8])?;
+        let frame = attacker.frame(sites[1].endpoint(), &b.seal(&packet)?)?;
+        drop(attacker);
+        let next: Change = Box::new(move |frame| {
+            let message = b.seal(&packet)?;
+            let from = frame.len() - message.len();
+            frame[from..].copy_from_slice(&message);
+            frame[40..42].fill(0); // the UDP checksum, which was of another message
+            Ok(())
+        });
+        // Many times the chunks that there are; each ends with the worker that does not lend them. And more in the time that the
+        // owner may sleep than the queue has room for.
+        let (before, had) = (hub.balance()?, frames(&hub)?);
+        let lost = flood::lost_before(&world.inet, "h0")?;
+        let flood = Flood::start(&world.inet, "h0", &frame, next, Some(50_000), Some(100_000))?;
+        until_true("the flood has been sent", || Ok(flood.has_ended()))?;
+        let sent = flood.stop()? - (flood::lost_before(&world.inet, "h0")? - lost);
+        let after = until("every frame is counted", || {
+            let now = hub.balance()?;
+            let drops = now.drops_since(&before);
+            Ok((drops.values().sum::<u64>() >= sent).then_some(now))
+        });
+        let status = hub.status()?;
+        ensure!(
+            status.0["ports"][0]["ring_lost"] == 0,
+            "frames were lost for want of chunks: {}",
+            status.0["ports"][0]
+        );
+        let drops = after?.drops_since(&before);
+        ensure!(drops.keys().all(|reason| ["no_route", "xdp_shed"].contains(&reason.as_str())), "{drops:?}");
+        let did = frames(&hub)?;
+        ensure!(did[1] - had[1] >= drops["no_route"] && did[0] - had[0] < 100, "{had:?} {did:?} {drops:?}");
         Ok(())
     })
 }
