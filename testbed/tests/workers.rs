@@ -136,10 +136,10 @@ fn a_worker_that_does_not_own_the_queue_works_alone() -> Result<()> {
             Ok(())
         });
         // Many times the chunks that there are; each ends with the worker that does not lend them. And more in the time that the
-        // owner may sleep than the queue has room for.
+        // owner may sleep than the queue has room for, but never so many at once that it would be asked for help.
         let (before, had) = (hub.balance()?, frames(&hub)?);
         let lost = flood::lost_before(&world.inet, "h0")?;
-        let flood = Flood::start(&world.inet, "h0", &frame, next, Some(50_000), Some(100_000))?;
+        let flood = Flood::start(&world.inet, "h0", &frame, next, Some(15_000), Some(60_000))?;
         until_true("the flood has been sent", || Ok(flood.has_ended()))?;
         let sent = flood.stop()? - (flood::lost_before(&world.inet, "h0")? - lost);
         let after = until("every frame is counted", || {
