@@ -5,8 +5,11 @@
 //! receive -> admit -> open -> check -> route -> adapt -> seal -> address -> dispatch -> transmit -> recycle
 //! ```
 //!
-//! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker::turn`] alone touches sockets,
-//! so that the whole journey runs in a test, a fuzz target and a bench without one.
+//! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker`] alone touches sockets, so that the
+//! whole journey runs in a test, a fuzz target and a bench without one.
+//!
+//! The stages up to `address` may be another worker's, when this one has more than it can do ([`crate::team`]); dispatch
+//! never is, and so no flow changes its order.
 
 use crate::clock;
 use crate::depot::Depot;
@@ -56,7 +59,7 @@ impl Worker {
         }
     }
 
-    /// One turn: orders, then each ring in its order. `true` if there was anything to do.
+    /// One turn: orders, then each ring in its order, then what others ask for help with. `true` if there was anything to do.
     pub fn turn(&mut self) -> bool {
         let now = clock::now();
         let Self { ports, journey, team, depot } = self;
@@ -74,7 +77,7 @@ impl Worker {
         let mut received = false;
         for ring in 0..ports.rings() {
             if let Some(batch) = team.batch() {
-                received |= journey.take_on(ring, batch, ports, team, now);
+                received |= Self::take_on(ring, batch, ports, journey, team, now);
             }
             journey.retire(team, now);
             ports.refill(ring, &mut journey.pool);
@@ -92,6 +95,29 @@ impl Worker {
             journey.rows.latency.record(spent, journey.rows.turns.frames.read() - frames);
         }
         busy
+    }
+
+    /// A batch of what a ring has received goes through the stages: with a helper, if more than a batch is left behind it and
+    /// somebody is idle, else here. `true` if there was any.
+    fn take_on(
+        ring: usize,
+        mut batch: Box<Batch>,
+        ports: &mut Ports,
+        journey: &mut Journey,
+        team: &mut Team,
+        now: Time,
+    ) -> bool {
+        ports.receive(ring, &mut batch, &journey.rows);
+        if batch.is_empty() {
+            team.recycle(batch);
+            return false;
+        }
+        let kept = if ports.waiting(ring) >= BATCH { team.hand_out(batch) } else { Err(batch) };
+        if let Err(mut batch) = kept {
+            journey.relay(&mut batch, now);
+            team.keep(batch);
+        }
+        true
     }
 }
 
@@ -134,22 +160,6 @@ pub struct Journey {
 pub const OUT_MAX: usize = 8 * BATCH;
 
 impl Journey {
-    /// A batch of what a ring has received goes through the stages, here or, if more than a batch is left behind it, with a
-    /// helper. `true` if there was any.
-    fn take_on(&mut self, ring: usize, mut batch: Box<Batch>, ports: &mut Ports, team: &mut Team, now: Time) -> bool {
-        ports.receive(ring, &mut batch, &self.rows);
-        if batch.is_empty() {
-            team.recycle(batch);
-            return false;
-        }
-        let kept = if ports.waiting(ring) >= BATCH { team.hand_out(batch) } else { Err(batch) };
-        if let Err(mut batch) = kept {
-            self.relay(&mut batch, now);
-            team.keep(batch);
-        }
-        true
-    }
-
     /// What has been through the stages is dispatched, in the order in which it was received.
     pub fn retire(&mut self, team: &mut Team, now: Time) {
         while self.out.iter().all(|out| out.len() + BATCH <= OUT_MAX)

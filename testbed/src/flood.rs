@@ -14,6 +14,7 @@ use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, setsockopt, socket};
 
 use crate::lab::{Namespace, run};
+use crate::rogue::Rogue;
 use crate::wait::until_true;
 
 /// What the kernel may hold of a flood before it reaches the other end of the wire: a wire of a lab has room for 256 frames,
@@ -40,6 +41,17 @@ fn from(source: impl Fn([u8; 4]) -> Ipv4Addr + Send + 'static) -> Change {
     Box::new(move |frame| {
         let [.., a, b, c, d] = next(&mut random).to_be_bytes();
         set_source(frame, source([a, b, c, d]), next(&mut random) as u16 | 1024);
+        Ok(())
+    })
+}
+
+/// Data messages of a site in the hands of an attacker, one after the other, with these packets inside, all of one length.
+pub fn of_tunnel(rogue: Arc<Rogue>, mut packet: impl FnMut() -> Result<Vec<u8>> + Send + 'static) -> Change {
+    Box::new(move |frame| {
+        let message = rogue.seal(&packet()?)?;
+        let from = frame.len() - message.len();
+        frame[from..].copy_from_slice(&message);
+        frame[40..42].fill(0); // the UDP checksum, which was of another message
         Ok(())
     })
 }

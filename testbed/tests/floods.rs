@@ -237,16 +237,7 @@ fn a_site_that_floods_its_tunnel_takes_nothing_from_the_others() -> Result<()> {
         let attacker = Attacker::new(world)?;
         let frame = attacker.frame(villain.endpoint(), &rogue.seal(&packet)?)?;
         drop(attacker);
-        let next: Change = Box::new({
-            let rogue = rogue.clone();
-            move |frame| {
-                let message = rogue.seal(&packet)?;
-                let from = frame.len() - message.len();
-                frame[from..].copy_from_slice(&message);
-                frame[40..42].fill(0); // the UDP checksum, which was of another message
-                Ok(())
-            }
-        });
+        let next = flood::of_tunnel(rogue.clone(), move || Ok(packet.clone()));
 
         let before = hub.balance()?;
         let lost = flood::lost_before(&world.inet, "h0")?;

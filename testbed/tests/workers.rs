@@ -1,11 +1,12 @@
 //! A hub with several workers: each with a queue of its own, or all with the same one.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ekiden_testbed::attack::Attacker;
-use ekiden_testbed::flood::{self, Change, Flood};
+use ekiden_testbed::flood::{self, Flood};
 use ekiden_testbed::hub::{NAME, Settings};
 use ekiden_testbed::probe::{must_ping_both_ways, ping};
 use ekiden_testbed::rogue::{Rogue, udp};
@@ -128,13 +129,7 @@ fn a_worker_that_does_not_own_the_queue_works_alone() -> Result<()> {
         let packet = udp((sites[1].v4(), 9).into(), (Ipv4Addr::new(10, 99, 0, 1), 9).into(), &[0; 8])?;
         let frame = attacker.frame(sites[1].endpoint(), &b.seal(&packet)?)?;
         drop(attacker);
-        let next: Change = Box::new(move |frame| {
-            let message = b.seal(&packet)?;
-            let from = frame.len() - message.len();
-            frame[from..].copy_from_slice(&message);
-            frame[40..42].fill(0); // the UDP checksum, which was of another message
-            Ok(())
-        });
+        let next = flood::of_tunnel(Arc::new(b), move || Ok(packet.clone()));
         // Many times the chunks that there are; each ends with the worker that does not lend them. And more in the time that the
         // owner may sleep than the queue has room for, but never so many at once that it would be asked for help.
         let (before, had) = (hub.balance()?, frames(&hub)?);
@@ -212,13 +207,9 @@ fn one_tunnel_is_carried_by_both_workers_and_keeps_its_order() -> Result<()> {
         let frame = attacker.frame(sites[0].endpoint(), &a.seal(&udp(ends.0, ends.1, &[0; 8])?)?)?;
         drop(attacker);
         let mut number = 0u64;
-        let next: Change = Box::new(move |frame| {
+        let next = flood::of_tunnel(Arc::new(a), move || {
             number += 1;
-            let message = a.seal(&udp(ends.0, ends.1, &number.to_be_bytes())?)?;
-            let from = frame.len() - message.len();
-            frame[from..].copy_from_slice(&message);
-            frame[40..42].fill(0); // the UDP checksum, which was of another message
-            Ok(())
+            udp(ends.0, ends.1, &number.to_be_bytes())
         });
         let flood = Flood::start(&world.inet, "h0", &frame, next, None, None)?;
         // A worker that was away finds its ring half full. Until the other has helped it out, and not once.
