@@ -8,7 +8,7 @@ use crypto::aead::{self, Backend};
 use ekiden_bench::{Messages, imix};
 
 fn main() {
-    let (ring, chosen) = (aead::ring(), aead::choose());
+    let (ring, chosen) = (aead::single(), aead::choose(&aead::Wish::default()));
     println!("{}: {}\n", chosen.name(), chosen.thresholds().unwrap_or_default());
     let backends: Vec<_> = [ring, chosen].into_iter().chain(aead::lanes()).collect();
 

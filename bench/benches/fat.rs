@@ -46,7 +46,7 @@ const DONE: u8 = 8;
 
 fn row(len: usize) {
     let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]]], PACKETS as u32 + 16);
-    hub.journey.aead = aead::choose();
+    hub.journey.aead = aead::choose(&aead::Wish::default());
     let (helper, _control) = hub.another();
     let bells = [(); 2].map(|()| Bell::new().expect("an eventfd"));
     let [mut owner, other] = <[Team; 2]>::try_from(Team::of(&bells)).expect("two of them");

@@ -14,7 +14,7 @@ const LENGTHS: [usize; 3] = [64, 512, 1420];
 fn relay(c: &mut Criterion) {
     let mut group = c.benchmark_group("relay");
     group.throughput(Throughput::Elements(BATCH as u64));
-    for backend in [aead::ring(), aead::choose()] {
+    for backend in [aead::single(), aead::choose(&aead::Wish::default())] {
         for len in LENGTHS {
             let mut relay = Relay::new(backend, 1, [len; BATCH]);
             group.bench_function(BenchmarkId::new(backend.name(), len), |b| {
@@ -29,7 +29,7 @@ fn relay(c: &mut Criterion) {
 fn cipher(c: &mut Criterion) {
     let mut group = c.benchmark_group("open and seal");
     group.throughput(Throughput::Elements(BATCH as u64));
-    for backend in [aead::ring(), aead::choose()] {
+    for backend in [aead::single(), aead::choose(&aead::Wish::default())] {
         for len in LENGTHS {
             let mut messages = Messages::new([len.next_multiple_of(16); BATCH]);
             group.bench_function(BenchmarkId::new(backend.name(), len), |b| {

@@ -18,7 +18,7 @@ const MIXES: usize = 300;
 const NOISE: f64 = 0.98;
 
 fn main() {
-    for lanes in aead::measured_lanes().into_iter().chain([aead::ring()]) {
+    for lanes in aead::measured_lanes().into_iter().chain([aead::single()]) {
         println!("## {}: {}\n", lanes.name(), lanes.thresholds().unwrap_or_default());
         lengths(lanes);
         mixes(lanes);
@@ -120,7 +120,7 @@ impl Found {
 
 /// The lower gain of sealing and opening.
 fn gain(messages: &mut Messages, lanes: &'static dyn Backend, rounds: usize) -> f64 {
-    let backends = [aead::ring(), lanes];
+    let backends = [aead::single(), lanes];
     let mut least = [[u64::MAX; 2]; 2];
     for _ in 0..rounds {
         for (backend, least) in backends.iter().zip(&mut least) {

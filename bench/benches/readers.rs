@@ -155,7 +155,7 @@ fn compare() {
     let (path, still) = (directory.path().join("stats"), directory.path().join("copy"));
     let segment = segment(&path);
     let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]]], 1024);
-    hub.journey.aead = crypto::aead::choose();
+    hub.journey.aead = crypto::aead::choose(&crypto::aead::Wish::default());
     hub.journey.rows = Arc::new(segment.rows(0));
     let packet = ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, LEN);
     relay(&mut hub, &packet);

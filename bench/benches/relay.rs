@@ -11,7 +11,7 @@ use ekiden_bench::{Messages, Relay, imix};
 const ROUNDS: usize = 4000;
 
 fn main() {
-    let backends = [aead::ring(), aead::choose()];
+    let backends = [aead::single(), aead::choose(&aead::Wish::default())];
     if let Some(len) = std::env::args().find_map(|arg| arg.parse().ok()) {
         let mut relay = Relay::new(backends[1], 1, [len; 64]);
         loop {

@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 use crypto::Time;
-use crypto::aead::{Backend, Cipher, Key, OpenJob, SealJob, TAG};
+use crypto::aead::{Backend, Cipher, Key, Library, OpenJob, SALT, SealJob, TAG};
 use dataplane::packet::{BATCH, Batch, Packet};
 use dataplane::rehearsal::{Rehearsal, ipv4};
 use std::time::{Duration, Instant};
@@ -90,10 +90,16 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Of these lengths.
+    /// Of these lengths, by WireGuard's cipher.
     pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let cipher = Cipher::ChaCha20Poly1305;
+        Self::by(Library::of(cipher), cipher, lengths)
+    }
+
+    /// Of these lengths, for a cipher and the library that computes it where lanes don't.
+    pub fn by(library: Library, cipher: Cipher, lengths: impl IntoIterator<Item = usize>) -> Self {
         let data: Vec<_> = lengths.into_iter().map(|len| vec![0x5a; len + TAG]).collect();
-        let keys = (0..data.len()).map(|n| Key::new(Cipher::ChaCha20Poly1305, &[n as u8; 32])).collect();
+        let keys = (0..data.len()).map(|n| Key::by(library, cipher, &[n as u8; 32], [0; SALT])).collect();
         Self { keys, data }
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use crypto::aead::{Backend, Cipher, OpenJob, SealJob, TAG, lanes, ring};
+use crypto::aead::{Backend, Cipher, Library, OpenJob, SealJob, TAG, Wish, choose, lanes, single};
 use crypto::{Role, Session, Time};
 use zeroize::Zeroizing;
 
@@ -117,7 +117,12 @@ fn seal(backend: &dyn Backend, session: &Session) {
 
 fn open(backend: &dyn Backend, session: &Session) {
     let mut data = [[7; 1_420 + TAG]; BATCH];
-    ring().seal_batch(&mut data.each_mut().map(|data| SealJob { key: session.open_key(), counter: 1, aad: b"", data }));
+    single().seal_batch(&mut data.each_mut().map(|data| SealJob {
+        key: session.open_key(),
+        counter: 1,
+        aad: b"",
+        data,
+    }));
     let job = |data| OpenJob { key: session.open_key(), counter: 1, aad: b"", data, verified: false };
     let mut jobs = data.each_mut().map(|data| job(data));
     backend.open_batch(&mut jobs);
@@ -127,7 +132,7 @@ fn open(backend: &dyn Backend, session: &Session) {
 #[test]
 fn dropped_keys_are_nowhere_in_memory() {
     let secrets = [&Split::new(1), &Split::new(2)];
-    let [send, receive] = secrets;
+    let send = secrets[0];
     assert_eq!(secrets.map(Split::sightings), [0, 0], "before there was a key");
 
     send.lend(|_| assert_eq!(secrets.map(Split::sightings), [2, 0], "what is there must be seen, by both halves"));
@@ -140,8 +145,18 @@ fn dropped_keys_are_nowhere_in_memory() {
     ];
     mac_keys[0].lend(|_| assert_eq!(mac_keys.map(Split::sightings), [2, 0], "both halves of this, too"));
 
+    sessions_leave_nothing(secrets, mac_keys);
+    // From here on, keys are for the other library.
+    let other = Some(Library::AwsLc);
+    choose(&Wish { chacha20_poly1305: other, aes_256_gcm: other });
+    sessions_leave_nothing(secrets, mac_keys);
+}
+
+/// Sessions under both secrets, by each cipher and backend, with the library of this moment.
+fn sessions_leave_nothing(secrets: [&Split; 2], mac_keys: [&Split; 2]) {
+    let [send, receive] = secrets;
     for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
-        // The key is kept twice, for lanes and for ring (of AES the schedule, which begins with the key): no copy beside them on
+        // The key is kept twice, for lanes and for the library (of AES the schedule, which begins with the key): no copy beside them on
         // heap or stack.
         let kept = [4, 4];
         let (session, sightings) = on_a_worker(secrets, || {
@@ -149,10 +164,10 @@ fn dropped_keys_are_nowhere_in_memory() {
                 receive.lend(|receive| Session::new(0, 1, 2, Role::Initiator, send, receive, cipher, Time(0)))
             })
         });
-        assert_eq!(sightings, kept, "{cipher:?} when made");
+        assert_eq!(sightings, kept, "{cipher:?} by {:?} when made", Library::of(cipher));
         let session = Arc::new(session);
-        for backend in [ring()].into_iter().chain(lanes()) {
-            let at = format!("{cipher:?} by {}", backend.name());
+        for backend in [single()].into_iter().chain(lanes()) {
+            let at = format!("{cipher:?} by {} and {:?}", backend.name(), Library::of(cipher));
             assert_eq!(on_a_worker(secrets, || seal(backend, &session)).1, kept, "{at} after sealing");
             assert_eq!(on_a_worker(secrets, || open(backend, &session)).1, kept, "{at} after opening");
             let both = || (seal(backend, &session), open(backend, &session));

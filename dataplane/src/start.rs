@@ -9,7 +9,7 @@
 
 use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
-use crate::config::{Crypto, Desired, Machine, Mode, Spread, group_id, validate_machine};
+use crate::config::{Desired, Machine, Mode, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
 use crate::mailbox::{Bell, mailbox};
@@ -235,10 +235,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     }
 
     // 4. Workers, API, control.
-    let backend = match desired.hub.crypto {
-        Some(Crypto::Ring) => crypto::aead::ring(),
-        None => crypto::aead::choose(),
-    };
+    let backend = crypto::aead::choose(&desired.hub.crypto);
     let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len() };
     let (segment, short) =
         make_segment(&claim, &desired, shape, &ports, cores.iter().copied().zip(chunks.iter().copied()))?;

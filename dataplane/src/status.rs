@@ -54,10 +54,8 @@ pub struct Hub {
     pub listen_port: u16,
     /// The configuration that it runs.
     pub config_path: String,
-    /// Which implementation of the AEAD it chose for this processor.
-    pub crypto_backend: String,
-    /// From how many packets at once on it does more than one at a time, if it can; else it takes them one by one.
-    pub crypto_thresholds: Option<String>,
+    /// What it chose for this processor, or was told to take.
+    pub ciphers: Vec<Cipher>,
     /// The release of the kernel that it runs on.
     pub kernel: Option<String>,
     /// Sessions that are live now, and how many there is room for.
@@ -66,6 +64,17 @@ pub struct Hub {
     pub session_capacity: Option<u32>,
     /// Packets that wait for a session now.
     pub staged: Option<u32>,
+}
+
+/// Who computes a cipher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cipher {
+    /// As the RFCs call it.
+    pub name: String,
+    /// The lanes or the library.
+    pub by: String,
+    /// For lanes: from how many packets at once on they are used, and what takes the others one by one.
+    pub thresholds: Option<String>,
 }
 
 /// How the XDP program sits on a port.

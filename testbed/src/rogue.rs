@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac};
-use crypto::aead::{OpenJob, SealJob, TAG, ring};
+use crypto::aead::{OpenJob, SealJob, TAG, single};
 use crypto::message::{self, DATA_HEADER, Kind};
 use crypto::{Action, Activity, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Tai64n, Time};
 use etherparse::PacketBuilder;
@@ -159,7 +159,7 @@ impl Rogue {
         message.extend_from_slice(inner);
         message.resize(DATA_HEADER + message::padded_len(inner.len(), 1420) + TAG, 0);
         let data = &mut message[DATA_HEADER..];
-        ring().seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad: &[], data }]);
+        single().seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad: &[], data }]);
         Ok(message)
     }
 
@@ -178,7 +178,7 @@ impl Rogue {
             let Some((_, counter)) = message::parse_data(&bytes[..len]) else { continue };
             let data = &mut bytes[DATA_HEADER..len];
             let mut job = [OpenJob { key: session.open_key(), counter, aad: &[], data, verified: false }];
-            ring().open_batch(&mut job);
+            single().open_batch(&mut job);
             if job[0].verified && len > DATA_HEADER + TAG {
                 packets.push(bytes[DATA_HEADER..len - TAG].to_vec());
             }

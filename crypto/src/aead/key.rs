@@ -2,11 +2,11 @@
 #![allow(unsafe_code, reason = "a key lies in a MaybeUninit, which is what lets all its bytes be overwritten")]
 
 use std::fmt;
-use std::mem::{MaybeUninit, needs_drop};
+use std::mem::MaybeUninit;
 
-use ::ring::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use zeroize::Zeroize;
 
+use super::library::Library;
 use super::stack::leaving_no_trace;
 
 /// The bytes of a nonce that belong to the key; the other eight are the counter.
@@ -31,13 +31,42 @@ pub struct Key {
 
 /// What the backends take from a key; whatever one of them comes to need besides belongs here, and is wiped with the rest.
 struct Material {
-    ring: LessSafeKey,
+    expanded: Expanded,
     /// The key itself, for the lanes.
     bytes: [u8; 32],
 }
 
-// Nothing in it owns anything: overwriting it is all there is to dropping it.
-const _: () = assert!(!needs_drop::<Material>());
+/// A key as its library wants it.
+#[expect(clippy::large_enum_variant, reason = "it lies in the one heap block that a key has")]
+pub(super) enum Expanded {
+    Ring(ring::aead::LessSafeKey),
+    /// In a heap block of AWS-LC's own, which AWS-LC overwrites when it frees it.
+    AwsLc(aws_lc_rs::aead::LessSafeKey),
+}
+
+impl Expanded {
+    fn new(library: Library, cipher: Cipher, bytes: &[u8; 32]) -> Self {
+        const FITS: &str = "both ciphers take keys of 32 bytes";
+        match library {
+            Library::Ring => {
+                use ring::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+                let algorithm = match cipher {
+                    Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+                    Cipher::Aes256Gcm => &AES_256_GCM,
+                };
+                Self::Ring(LessSafeKey::new(UnboundKey::new(algorithm, bytes).expect(FITS)))
+            }
+            Library::AwsLc => {
+                use aws_lc_rs::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+                let algorithm = match cipher {
+                    Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+                    Cipher::Aes256Gcm => &AES_256_GCM,
+                };
+                Self::AwsLc(LessSafeKey::new(UnboundKey::new(algorithm, bytes).expect(FITS)))
+            }
+        }
+    }
+}
 
 /// The stack that building a key may use: 3.7 KiB measured for AES, and 18.3 when compiled without optimisation.
 const EXPAND_DEPTH: usize = 32 * 1024;
@@ -50,14 +79,14 @@ impl Key {
 
     /// A key whose nonces are `salt` and the counter, as RFC 4106 has it for IPsec; a salt is no secret.
     pub fn salted(cipher: Cipher, bytes: &[u8; 32], salt: [u8; SALT]) -> Self {
-        let algorithm = match cipher {
-            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Cipher::Aes256Gcm => &AES_256_GCM,
-        };
+        Self::by(Library::of(cipher), cipher, bytes, salt)
+    }
+
+    /// A key that this library will use, whichever this process has chosen.
+    pub fn by(library: Library, cipher: Cipher, bytes: &[u8; 32], salt: [u8; SALT]) -> Self {
         let mut material = Box::new(MaybeUninit::uninit());
         leaving_no_trace::<EXPAND_DEPTH>(|| {
-            let key = UnboundKey::new(algorithm, bytes).expect("both ciphers take keys of 32 bytes");
-            material.write(Material { ring: LessSafeKey::new(key), bytes: *bytes });
+            material.write(Material { expanded: Expanded::new(library, cipher, bytes), bytes: *bytes });
         });
         Self { cipher, salt, material }
     }
@@ -71,8 +100,8 @@ impl Key {
         self.salt
     }
 
-    pub(super) fn ring(&self) -> &LessSafeKey {
-        &self.material().ring
+    pub(super) fn expanded(&self) -> &Expanded {
+        &self.material().expanded
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -81,7 +110,7 @@ impl Key {
     }
 
     fn material(&self) -> &Material {
-        // SAFETY: `salted`, the only constructor, returns after it has written a whole `Material`; nothing but `drop` writes to
+        // SAFETY: `by`, the only constructor, returns after it has written a whole `Material`; nothing but `drop` writes to
         // it afterwards, and `drop` holds the only reference to the key, so that none given out here outlives it.
         unsafe { self.material.assume_init_ref() }
     }
@@ -89,6 +118,8 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
+        // SAFETY: `by`, the only constructor, has written a whole `Material`, and nothing reads it after this.
+        unsafe { self.material.assume_init_drop() };
         self.material.zeroize();
     }
 }

@@ -4,10 +4,12 @@
 //! messages in the lanes of its registers.
 
 mod key;
-pub(crate) mod ring;
+mod library;
+pub(crate) mod single;
 mod stack;
 
 pub use key::{Cipher, Key, SALT};
+pub use library::{Library, Wish};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use stack::leaving_no_trace;
 
@@ -62,23 +64,26 @@ pub trait Backend: Send + Sync {
     fn open_batch(&self, jobs: &mut [OpenJob<'_>]);
 }
 
-/// The backend on the `ring` library: any CPU, with assembly for the common ones.
-pub fn ring() -> &'static dyn Backend {
-    &ring::Ring
+/// The backend that takes messages one by one, each by the library that its key was made for: any CPU.
+pub fn single() -> &'static dyn Backend {
+    &single::Single
 }
 
-/// The fastest backend for this CPU: found once, in some milliseconds, by what it takes.
-pub fn choose() -> &'static dyn Backend {
+/// The fastest for this CPU, unless the operator wants something else: found once, in some milliseconds, by what it takes. What keys are
+/// made from here on is for the libraries that were chosen. The first wish of a process counts for all.
+pub fn choose(wish: &Wish) -> &'static dyn Backend {
+    library::settle(wish);
     #[cfg(target_arch = "x86_64")]
     {
         use crate::lanes::Lanes;
         use std::sync::OnceLock;
         static CHOSEN: OnceLock<Option<Lanes>> = OnceLock::new();
-        if let Some(lanes) = CHOSEN.get_or_init(Lanes::choose) {
+        let wanted = || if wish.chacha20_poly1305.is_none() { Lanes::choose() } else { None };
+        if let Some(lanes) = CHOSEN.get_or_init(wanted) {
             return lanes;
         }
     }
-    ring()
+    single()
 }
 
 /// The nonce of a message: the key's salt and the counter in little-endian, as WireGuard has it with a salt of zeros.

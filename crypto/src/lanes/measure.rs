@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::chacha::BLOCK;
-use super::plan::{BATCH, Costs, RING, Ticks};
-use super::{Lanes, Ring};
+use super::plan::{BATCH, Costs, SINGLE, Ticks};
+use super::{Lanes, Single};
 use crate::aead::{Backend, Cipher, Key, OpenJob, SealJob, TAG};
 
 /// The costs of sealing, and of opening, against lanes into which everything goes.
 pub(super) fn both(lanes: &Lanes) -> (Costs, Costs) {
     let keys: Vec<_> = (0..BATCH).map(|n| Key::new(Cipher::ChaCha20Poly1305, &[n as u8; 32])).collect();
-    let mut texts = vec![vec![0; RING * BLOCK + TAG]; BATCH];
-    let backend = |in_lanes: bool| if in_lanes { lanes as &dyn Backend } else { &Ring };
+    let mut texts = vec![vec![0; SINGLE * BLOCK + TAG]; BATCH];
+    let backend = |in_lanes: bool| if in_lanes { lanes as &dyn Backend } else { &Single };
     // Reading the clock takes a good part of what a short message does.
     let clock = (0..1000).map(|_| time(|| ())).min().unwrap_or(0);
     let time = |work: &mut dyn FnMut()| time(work).saturating_sub(clock);

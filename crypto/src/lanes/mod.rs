@@ -2,7 +2,7 @@
 //!
 //! A message of 64 bytes costs an implementation that takes one at a time mostly its fixed part. Here the blocks of ChaCha20 of all
 //! messages of a batch are one flat list ([`chacha`]), of which each lane takes one, with a key, nonce and counter of its own; then each
-//! lane computes the Poly1305 of a message ([`poly`]). What is not worth it goes to ring, one at a time ([`plan`]).
+//! lane computes the Poly1305 of a message ([`poly`]). What is not worth it goes to a library, one at a time ([`plan`]).
 //!
 //! Lengths are no secrets: branches and addresses depend on nothing else, and on whether a tag is right.
 
@@ -17,8 +17,8 @@ mod poly;
 use std::hint::black_box;
 use std::sync::OnceLock;
 
-use crate::aead::ring::{self, Ring};
-use crate::aead::{Backend, Cipher, Key, OpenJob, SealJob, TAG, leaving_no_trace, nonce};
+use crate::aead::single::{self, Single};
+use crate::aead::{Backend, Cipher, Key, Library, OpenJob, SealJob, TAG, leaving_no_trace, nonce};
 use chacha::{BLOCK, Flow, MAX_LANES};
 use cpu::Cpu;
 use plan::{BATCH, Costs, Plan, Shape};
@@ -57,7 +57,7 @@ impl Secrets {
 }
 
 impl Lanes {
-    /// The best that this CPU has, with what everything takes measured; `None` where ring is never slower.
+    /// The best that this CPU has, with what everything takes measured; `None` where one by one is never slower.
     pub(crate) fn choose() -> Option<Self> {
         let best = all().last()?.measured();
         (best.seal.pay() || best.open.pay()).then_some(best)
@@ -75,13 +75,13 @@ impl Lanes {
         });
         let plan = Plan::new(self.cpu, &self.seal, shapes);
         if plan.order().is_empty() {
-            return Ring.seal_batch(jobs);
+            return Single.seal_batch(jobs);
         }
         let mut secrets = Secrets::new();
         leaving_no_trace::<DEPTH>(|| self.seal_planned(jobs, &plan, &mut secrets));
         secrets.wipe(jobs.len());
         if plan.order().len() < jobs.len() {
-            ring::seal_each(jobs.iter_mut().enumerate().filter(|(n, _)| !plan.has(*n)).map(|(_, job)| job));
+            single::seal_each(jobs.iter_mut().enumerate().filter(|(n, _)| !plan.has(*n)).map(|(_, job)| job));
         }
     }
 
@@ -108,13 +108,13 @@ impl Lanes {
         let shapes = jobs.iter().map(|job| shape(job.key, job.aad.len(), job.data.len().checked_sub(TAG)?));
         let plan = Plan::new(self.cpu, &self.open, shapes);
         if plan.order().is_empty() {
-            return Ring.open_batch(jobs);
+            return Single.open_batch(jobs);
         }
         let mut secrets = Secrets::new();
         leaving_no_trace::<DEPTH>(|| self.open_planned(jobs, &plan, &mut secrets));
         secrets.wipe(jobs.len());
         if plan.order().len() < jobs.len() {
-            ring::open_each(jobs.iter_mut().enumerate().filter(|(n, _)| !plan.has(*n)).map(|(_, job)| job));
+            single::open_each(jobs.iter_mut().enumerate().filter(|(n, _)| !plan.has(*n)).map(|(_, job)| job));
         }
     }
 
@@ -215,31 +215,32 @@ impl Backend for Lanes {
 
     fn thresholds(&self) -> Option<String> {
         let [seal, open] = [&self.seal, &self.open].map(|costs| costs.thresholds(self.cpu));
-        Some(format!("seal from {seal}; open from {open}; else ring"))
+        let library = Library::of(Cipher::ChaCha20Poly1305).name();
+        Some(format!("seal from {seal}; open from {open}; else {library}"))
     }
 
     fn seal_batch(&self, jobs: &mut [SealJob<'_>]) {
         if jobs.len() < self.seal.smallest {
-            return Ring.seal_batch(jobs);
+            return Single.seal_batch(jobs);
         }
         for jobs in jobs.chunks_mut(BATCH) {
             if self.seal.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
                 self.seal(jobs);
             } else {
-                Ring.seal_batch(jobs);
+                Single.seal_batch(jobs);
             }
         }
     }
 
     fn open_batch(&self, jobs: &mut [OpenJob<'_>]) {
         if jobs.len() < self.open.smallest {
-            return Ring.open_batch(jobs);
+            return Single.open_batch(jobs);
         }
         for jobs in jobs.chunks_mut(BATCH) {
             if self.open.may_pay(jobs.len(), jobs.iter().map(|job| job.data.len().saturating_sub(TAG))) {
                 self.open(jobs);
             } else {
-                Ring.open_batch(jobs);
+                Single.open_batch(jobs);
             }
         }
     }

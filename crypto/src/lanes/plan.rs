@@ -1,4 +1,4 @@
-//! Which messages of a batch go into the lanes, and which to ring, one at a time.
+//! Which messages of a batch go into the lanes, and which to a library, one at a time.
 
 use std::array::from_fn;
 
@@ -30,13 +30,13 @@ pub(super) type Ticks = u32;
 /// What this machine takes, measured when the backend is chosen, to seal or to open.
 #[derive(Debug, Clone)]
 pub(super) struct Costs {
-    /// Of one message by ring, by its number of blocks of ChaCha20.
-    ring: [Ticks; RING],
+    /// Of one message alone, by its number of blocks of ChaCha20.
+    single: [Ticks; SINGLE],
     lanes: LaneCosts,
-    /// Where even a full batch is faster by ring: messages of more bytes.
+    /// Where even a full batch is faster one by one: messages of more bytes.
     longest: usize,
     /// By the blocks of a message, the fewest like it that are worth it; more than a batch where no number is.
-    fewest: [u8; RING],
+    fewest: [u8; SINGLE],
     /// The fewest of anything.
     pub(super) smallest: usize,
 }
@@ -50,47 +50,47 @@ struct LaneCosts {
     step: Ticks,
 }
 
-/// Ring is measured up to 2 KiB, and a longer message believed to cost as much more as the last kilobyte did.
-pub(super) const RING: usize = 33;
+/// One message alone is measured up to 2 KiB, and a longer message believed to cost as much more as the last kilobyte did.
+pub(super) const SINGLE: usize = 33;
 
-/// A text of more bytes is ring's whatever anything costs, so that sums stay in their range; no packet is longer.
+/// A text of more bytes is a library's whatever anything costs, so that sums stay in their range; no packet is longer.
 const MAX_TEXT: usize = 1 << 16;
 
 /// What a prediction may be wrong by: lanes must promise a gain of one part in so many.
 const MARGIN: u32 = 12;
 
-/// Smaller batches are not even looked at: no lanes gained there, and a plan takes 5 % of what ring does.
+/// Smaller batches are not even looked at: no lanes gained there, and a plan takes 5 % of what a library does.
 const SMALLEST: usize = 4;
 
 /// So few messages that a plan made in vain would be felt.
 const FEW: usize = 16;
 
-/// Messages of one length among which none is tried at ring.
+/// Messages of one length among which none is tried alone.
 const MANY: usize = BATCH / 2;
 
-/// The longest messages that are tried at ring while the rest goes into the lanes: one such may keep all other lanes waiting.
+/// The longest messages that are tried alone while the rest goes into the lanes: one such may keep all other lanes waiting.
 const TRIED: usize = 8;
 
 impl Costs {
     /// All that can goes into the lanes.
     pub(super) const NONE: Self = Self {
-        ring: [1; RING],
+        single: [1; SINGLE],
         lanes: LaneCosts { batch: 0, message: 0, blocks: 0, step: 0 },
         longest: MAX_TEXT,
-        fewest: [0; RING],
+        fewest: [0; SINGLE],
         smallest: 0,
     };
 
-    /// From what `time` measures: messages taken together (by lanes or by ring), and bytes of each, to ticks for all.
+    /// From what `time` measures: messages taken together (in lanes or one by one), and bytes of each, to ticks for all.
     pub(super) fn measure(cpu: Cpu, mut time: impl FnMut(bool, usize, usize) -> Ticks) -> Self {
-        let mut ring = [Ticks::MAX; RING];
+        let mut single = [Ticks::MAX; SINGLE];
         // Blocks that fill one set of lanes, together with that of the key.
         let full = (cpu.block_lanes() - 1) * chacha::BLOCK;
         // Each of the four costs of lanes is what differs between two of these.
         let sorts = [(1, 64), (1, full), (32, 64), (32, 576)];
         let mut lanes = [Ticks::MAX; 4];
         for _ in 0..SAMPLES {
-            for (n, ticks) in ring.iter_mut().enumerate() {
+            for (n, ticks) in single.iter_mut().enumerate() {
                 *ticks = (*ticks).min(time(false, 2, n * chacha::BLOCK) / 2);
             }
             for ((count, text), ticks) in sorts.into_iter().zip(&mut lanes) {
@@ -106,7 +106,7 @@ impl Costs {
         let message = per(rest(2, short), rest(0, one), 31);
         let batch = rest(0, one).saturating_sub(message);
         let lanes = LaneCosts { batch, message, blocks, step };
-        let mut costs = Self { ring, lanes, ..Self::NONE };
+        let mut costs = Self { single, lanes, ..Self::NONE };
         let pays = |text: &usize| costs.fewest_of(cpu, *text).is_some();
         costs.longest = (0..=MAX_TEXT / chacha::BLOCK).rev().map(|n| n * chacha::BLOCK).find(pays).unwrap_or(0);
         costs.fewest =
@@ -115,13 +115,13 @@ impl Costs {
         costs
     }
 
-    fn ring(&self, text: usize) -> Ticks {
+    fn single(&self, text: usize) -> Ticks {
         let n = text.div_ceil(chacha::BLOCK);
-        match self.ring.get(n) {
+        match self.single.get(n) {
             Some(ticks) => *ticks,
             None => {
-                let last = self.ring[RING - 1];
-                last + (last - self.ring[RING - 17].min(last)) / 16 * (n - RING + 1) as Ticks
+                let last = self.single[SINGLE - 1];
+                last + (last - self.single[SINGLE - 17].min(last)) / 16 * (n - SINGLE + 1) as Ticks
             }
         }
     }
@@ -136,7 +136,7 @@ impl Costs {
     fn fewest_of(&self, cpu: Cpu, text: usize) -> Option<usize> {
         (SMALLEST..=BATCH).find(|count| {
             let (sets, steps) = Shape::new(0, text).load(cpu, *count);
-            self.lanes(*count, sets, steps) < self.ring(text) * *count as Ticks
+            self.lanes(*count, sets, steps) < self.single(text) * *count as Ticks
         })
     }
 
@@ -148,7 +148,7 @@ impl Costs {
     /// Whether a plan can be worth to be made, for so many messages.
     #[inline]
     pub(super) fn may_pay(&self, count: usize, mut texts: impl Iterator<Item = usize> + Clone) -> bool {
-        let blocks = |text: usize| text.div_ceil(chacha::BLOCK).min(RING - 1);
+        let blocks = |text: usize| text.div_ceil(chacha::BLOCK).min(SINGLE - 1);
         let fewest = |text: usize| usize::from(self.fewest[blocks(text)]);
         if count >= FEW {
             return texts.any(|text| fewest(text) <= count);
@@ -210,7 +210,7 @@ impl Plan {
         let mut plan = Self { chosen: 0, order: [0; BATCH], first: 0, count: 0 };
         let mut by_length = [0u32; BATCH];
         let mut texts = [0u32; BATCH];
-        let (mut blocks, mut mac_blocks, mut by_ring) = (0, 0, 0);
+        let (mut blocks, mut mac_blocks, mut singly) = (0, 0, 0);
         for (n, shape) in shapes.enumerate() {
             let Some(shape) = shape.filter(|shape| shape.text <= costs.longest && shape.mac_blocks < 1 << 24) else {
                 continue;
@@ -220,13 +220,13 @@ impl Plan {
             texts[n] = shape.text as u32;
             blocks += shape.blocks();
             mac_blocks += shape.mac_blocks;
-            by_ring += costs.ring(shape.text);
+            singly += costs.single(shape.text);
             plan.count += 1;
             plan.chosen |= 1 << n;
         }
         // If not even lanes that are all full would pay, there is nothing to sort.
         let (sets, steps) = (blocks.div_ceil(cpu.block_lanes()), mac_blocks.div_ceil(cpu.mac_lanes()));
-        if costs.lanes(plan.count, sets, steps) >= by_ring {
+        if costs.lanes(plan.count, sets, steps) >= singly {
             (plan.chosen, plan.count) = (0, 0);
             return plan;
         }
@@ -237,7 +237,7 @@ impl Plan {
         for (order, n) in plan.order.iter_mut().zip(&*by_length) {
             *order = number(*n) as u8;
         }
-        plan.first = best_split(cpu, costs, by_length, &texts, blocks, by_ring);
+        plan.first = best_split(cpu, costs, by_length, &texts, blocks, singly);
         for n in &plan.order[..plan.first] {
             plan.chosen &= !(1 << *n);
         }
@@ -263,21 +263,21 @@ fn number(element: u32) -> usize {
     LAST - (element as usize & LAST)
 }
 
-/// How many of these, from the longest on, are better left to ring: their blocks of Poly1305 and numbers, and by number their bytes;
-/// and of all of them the blocks of ChaCha20, and what ring would take.
+/// How many of these, from the longest on, are better left to a library: their blocks of Poly1305 and numbers, and by number their bytes;
+/// and of all of them the blocks of ChaCha20, and what a library would take.
 fn best_split(
     cpu: Cpu,
     costs: &Costs,
     by_length: &[u32],
     texts: &[u32; BATCH],
     mut blocks: usize,
-    all_by_ring: Ticks,
+    all_singly: Ticks,
 ) -> usize {
     let count = by_length.len();
-    let (mut best, mut best_ticks, mut by_ring) = (count, all_by_ring, 0);
+    let (mut best, mut best_ticks, mut singly) = (count, all_singly, 0);
     for first in 0..count.min(TRIED) {
         let steps = by_length[first..].iter().step_by(cpu.mac_lanes()).map(|n| (*n >> 6) as usize).sum();
-        let ticks = by_ring + costs.lanes(count - first, blocks.div_ceil(cpu.block_lanes()), steps);
+        let ticks = singly + costs.lanes(count - first, blocks.div_ceil(cpu.block_lanes()), steps);
         if ticks < best_ticks {
             (best, best_ticks) = (first, ticks);
         }
@@ -286,7 +286,7 @@ fn best_split(
             break;
         }
         let longest = Shape::new(0, texts[number(by_length[first])] as usize);
-        by_ring += costs.ring(longest.text);
+        singly += costs.single(longest.text);
         blocks -= longest.blocks();
     }
     best

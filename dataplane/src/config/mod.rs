@@ -82,15 +82,8 @@ pub struct Hub {
     pub public_key: PublicKey,
     /// The UDP port to which its sites send.
     pub listen_port: NonZeroU16,
-    /// The implementation of the cipher; none: the fastest on this machine.
-    pub crypto: Option<Crypto>,
-}
-
-/// An implementation of the cipher that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crypto {
-    /// `ring`, which takes packets one at a time.
-    Ring,
+    /// The implementations of the ciphers; what is left open: the fastest on this machine.
+    pub crypto: crypto::aead::Wish,
 }
 
 /// The threads that carry packets.

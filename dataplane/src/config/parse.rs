@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crypto::aead::Wish;
 use zeroize::Zeroizing;
 
 use super::errors::{Errors, Origin, Problems};
@@ -49,7 +50,16 @@ static HUB: Shape = Shape {
         required("name", r#"name = "tokyo-1""#),
         required("private_key_file", r#"private_key_file = "hub.key""#),
         required("listen_port", "listen_port = 51820"),
-        optional("crypto", r#"crypto = "ring""#),
+        optional("crypto", r#"crypto = { chacha20_poly1305 = "ring" }"#),
+    ],
+};
+
+static CRYPTO: Shape = Shape {
+    title: "crypto of [hub]",
+    noun: None,
+    keys: &[
+        optional("chacha20_poly1305", r#"chacha20_poly1305 = "ring""#),
+        optional("aes_256_gcm", r#"aes_256_gcm = "aws-lc""#),
     ],
 };
 
@@ -111,7 +121,7 @@ static SITE: Shape = Shape {
 };
 
 /// Every shape, to find where a misplaced key belongs.
-pub(super) static SHAPES: [&Shape; 7] = [&ROOT, &HUB, &WORKERS, &STATS, &PORT, &TENANT, &SITE];
+pub(super) static SHAPES: [&Shape; 8] = [&ROOT, &HUB, &CRYPTO, &WORKERS, &STATS, &PORT, &TENANT, &SITE];
 
 /// What a site without a `public_key` is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,7 +186,9 @@ impl<'a> Walk<'a> {
         let name = table.string("name", HubName::new);
         let private_key = self.key_file(table, "private_key_file", "wg genkey");
         let listen_port = table.integer("listen_port", values::port_number);
-        let crypto = table.string("crypto", values::crypto).map(|crypto| crypto.value);
+        let ciphers = table.table("crypto", &CRYPTO);
+        let library = |cipher| Some(ciphers.as_ref()?.string(cipher, values::library)?.value);
+        let crypto = Wish { chacha20_poly1305: library("chacha20_poly1305"), aes_256_gcm: library("aes_256_gcm") };
 
         let private_key = private_key.map(|key| Located { value: PrivateKey::new(*key.value), at: key.at })?;
         let public_key = private_key.value.public();

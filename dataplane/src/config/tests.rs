@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crypto::aead::{Library, Wish};
 use tempfile::TempDir;
 
 use super::*;
@@ -21,7 +22,7 @@ include = ["tenants.d/*.toml"]
 name = "lab"
 private_key_file = "hub.key"
 listen_port = 51820
-crypto = "ring"
+crypto = { chacha20_poly1305 = "ring", aes_256_gcm = "aws-lc" }
 
 [workers]
 cores = [1]
@@ -147,7 +148,8 @@ fn the_whole_example_is_read() {
     assert_eq!(desired.hub.private_key, PrivateKey::new([0x77; 32]));
     assert_eq!(desired.hub.public_key, desired.hub.private_key.public());
     assert_eq!(desired.hub.listen_port.get(), 51820);
-    assert_eq!(desired.hub.crypto, Some(Crypto::Ring));
+    let wish = Wish { chacha20_poly1305: Some(Library::Ring), aes_256_gcm: Some(Library::AwsLc) };
+    assert_eq!(desired.hub.crypto, wish);
     assert_eq!(desired.workers.cores, Some(vec![1]));
     assert_eq!((desired.workers.spread, desired.workers.idle), (Spread::Sockets, Idle::Spin));
     let ports: Vec<_> = desired.ports.iter().map(|port| (&*port.name, port.role, port.mode, port.copy)).collect();

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::Deref;
 
+use crypto::aead::Library;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Crypto, Idle, Mode, Role, Spread};
+use super::{Idle, Mode, Role, Spread};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -184,11 +185,9 @@ pub(super) fn idle(text: &str) -> Result<Idle, String> {
     }
 }
 
-pub(super) fn crypto(text: &str) -> Result<Crypto, String> {
-    match text {
-        "ring" => Ok(Crypto::Ring),
-        _ => Err("\"ring\" is right; omitted, the fastest that this machine has is taken".to_owned()),
-    }
+pub(super) fn library(text: &str) -> Result<Library, String> {
+    let known = Library::ALL.into_iter().find(|library| library.name() == text);
+    known.ok_or("\"ring\" or \"aws-lc\" are right; omitted, the fastest that this machine has is taken".to_owned())
 }
 
 /// A prefix of a site: its network address and length, no host bits.

@@ -6,7 +6,7 @@ use crate::logging::rfc3339;
 use crate::status;
 use crate::underlay::Reach;
 use crypto::Time;
-use crypto::aead::Backend;
+use crypto::aead::{Backend, Cipher, Library};
 use stats::{Snapshot, Traffic};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -74,8 +74,7 @@ impl Control {
             public_key: self.desired.hub.public_key.to_string(),
             listen_port: self.desired.hub.listen_port.get(),
             config_path: self.facts.config.display().to_string(),
-            crypto_backend: self.facts.backend.name().into(),
-            crypto_thresholds: self.facts.backend.thresholds(),
+            ciphers: ciphers(self.facts.backend),
             kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
             sessions: Some(self.sessions.len() as u32),
             session_capacity: Some(self.slots.capacity() as u32),
@@ -225,4 +224,15 @@ impl Control {
 fn mac_text(mac: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// Who computes which cipher.
+fn ciphers(backend: &dyn Backend) -> Vec<status::Cipher> {
+    let alone = |cipher| Library::of(cipher).name().to_owned();
+    let thresholds = backend.thresholds();
+    let by = if thresholds.is_some() { backend.name().into() } else { alone(Cipher::ChaCha20Poly1305) };
+    vec![
+        status::Cipher { name: "ChaCha20-Poly1305".into(), by, thresholds },
+        status::Cipher { name: "AES-256-GCM".into(), by: alone(Cipher::Aes256Gcm), thresholds: None },
+    ]
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use wire::DROP_REASONS;
 
 use super::table::{Table, ago, bytes, clean, count, duration, or_dash, wrap};
-use super::{Books, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
+use super::{Books, Cipher, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
 
 /// Lines are kept within this where the data allows; a long name or an IPv6 endpoint is shown whole all the same.
 const WIDTH: usize = 118;
@@ -85,14 +85,17 @@ fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
     };
     let staged =
         hub.staged.filter(|n| *n > 0).map_or(String::new(), |n| format!("; {} packets staged", count(n.into())));
-    let aead = match &hub.crypto_thresholds {
-        Some(thresholds) => format!("{}: {thresholds}", hub.crypto_backend),
-        None => hub.crypto_backend.clone(),
+    let aead = |nth: usize| {
+        hub.ciphers.get(nth).map_or(String::new(), |Cipher { name, by, thresholds }| match thresholds {
+            Some(thresholds) => format!("{}: {}, {}", clean(name), clean(by), clean(thresholds)),
+            None => format!("{}: {}", clean(name), clean(by)),
+        })
     };
     let rows = [
         ("public key", clean(&hub.public_key)),
         ("listens on", format!("UDP port {}", hub.listen_port)),
-        ("AEAD", clean(&aead)),
+        ("ciphers", aead(0)),
+        ("", aead(1)),
         ("kernel", or_dash(hub.kernel.as_deref().map(clean))),
         ("config", clean(&hub.config_path)),
         (

@@ -15,8 +15,14 @@ fn example() -> Status {
             public_key: "hub+key=".into(),
             listen_port: 51820,
             config_path: "/etc/ekiden/lab.toml".into(),
-            crypto_backend: "lanes (AVX2)".into(),
-            crypto_thresholds: Some("seal from 4 x 64 B; open from 5 x 64 B; else ring".into()),
+            ciphers: vec![
+                Cipher {
+                    name: "ChaCha20-Poly1305".into(),
+                    by: "lanes (AVX2)".into(),
+                    thresholds: Some("seal from 4 x 64 B; open from 5 x 64 B; else ring".into()),
+                },
+                Cipher { name: "AES-256-GCM".into(), by: "aws-lc".into(), thresholds: None },
+            ],
             kernel: Some("6.1.0-37-amd64".into()),
             sessions: Some(3),
             session_capacity: Some(65536),
@@ -136,7 +142,8 @@ fn an_operator_sees_the_hub_at_a_glance() {
 const EXPECTED: &str = r"hub lab: ekiden 0.1.0, pid 4242, up 1 d 3 h (since 2026-07-01T09:00:00+09:00)
   public key  hub+key=
   listens on  UDP port 51820
-  AEAD        lanes (AVX2): seal from 4 x 64 B; open from 5 x 64 B; else ring
+  ciphers     ChaCha20-Poly1305: lanes (AVX2), seal from 4 x 64 B; open from 5 x 64 B; else ring
+              AES-256-GCM: aws-lc
   kernel      6.1.0-37-amd64
   config      /etc/ekiden/lab.toml
   sites       1 of 3 with a session, 1 tenants; 3 of 65,536 session slots in use; 7 packets staged

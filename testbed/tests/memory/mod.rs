@@ -84,7 +84,7 @@ impl Client {
         let mut keepalive = data_header(theirs, 0).to_vec();
         keepalive.resize(DATA_HEADER + TAG, 0);
         let data = &mut keepalive[DATA_HEADER..];
-        crypto::aead::ring().seal_batch(&mut [SealJob { key: session.seal_key(), counter: 0, aad: &[], data }]);
+        crypto::aead::single().seal_batch(&mut [SealJob { key: session.seal_key(), counter: 0, aad: &[], data }]);
         self.socket.send(&keepalive)?;
         Ok([send, receive])
     }
