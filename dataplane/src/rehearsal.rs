@@ -40,7 +40,8 @@ pub struct Rehearsal {
     /// The sites' own ends.
     pub far: Vec<Far>,
     umem: &'static Umem,
-    aead: &'static dyn Backend,
+    /// The cipher of the far ends, which take packets one by one.
+    pub aead: &'static dyn Backend,
 }
 
 /// A site's own end of its tunnel.
