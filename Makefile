@@ -26,9 +26,8 @@ test-long: setup tools
 
 bench: setup
 	cargo bench -p ekiden-bench
-	cargo run --release --quiet -p ekiden-bpf --example cost
 
-stages := parse classify aead replay rings stats handshake journey
+stages := parse steer classify aead replay rings stats handshake journey
 bench-quick: setup
 	cargo bench --quiet -p ekiden-bench $(stages:%=--bench %) -- --noplot --warm-up-time 0.05 --measurement-time 0.2 --sample-size 10
 

@@ -59,11 +59,13 @@ fuzz_messages() {
   cargo test -p ekiden-crypto --lib peer::tests::fuzz -- --nocapture --test-threads=1 &&
     cargo test -p ekiden-dataplane --lib tests::fuzz -- --nocapture --test-threads=1
 }
+# Instructions of the journey and of the XDP program against those of bench/instructions.txt: time says nothing on a machine that is shared.
+stage_counts() { cargo bench --quiet -p ekiden-bench --bench instructions; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet; }
 stage_deny() { "$root/bin/cargo-deny" --all-features check --hide-inclusion-graph licenses bans sources; }
 stage_advisories() { "$root/bin/cargo-deny" --offline check advisories; }
 
-for name in ${*:-fmt clippy build tests fuzz loom doc deny}; do
+for name in ${*:-fmt clippy build tests fuzz loom counts doc deny}; do
   stage "$name" "stage_$name"
 done
 # Known vulnerabilities are listed in a database that is fetched from elsewhere: where there is none, nobody looked.
