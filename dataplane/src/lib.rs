@@ -15,6 +15,7 @@ pub mod monitor;
 #[path = "../tests/mutate/mod.rs"]
 mod mutate;
 pub mod notify;
+pub mod numa;
 pub mod packet;
 pub mod ports;
 pub mod reassembly;

@@ -14,6 +14,7 @@ use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
 use crate::mailbox::{Bell, mailbox};
 use crate::notify::Notify;
+use crate::numa::Nodes;
 use crate::packet::BATCH;
 use crate::ports::{Ports, Ring};
 use crate::reserve::Reserved;
@@ -24,7 +25,7 @@ use crate::team::Team;
 use crate::tenants::{Tenant, Tenants};
 use crate::underlay::Underlay;
 use crate::worker::{Journey, OUT_MAX, Worker};
-use crate::xsk::{Bound, Census, Device, Frame, HEADROOM, Options, Socket, Umem};
+use crate::xsk::{Bound, BusyPoll, Census, Device, Frame, HEADROOM, Options, Socket, Umem};
 use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
@@ -33,7 +34,7 @@ use stats::{Segment, Shape, Spec};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::{PortIndex, SiteSlot, TenantSlot};
@@ -89,6 +90,7 @@ pub struct Port {
     /// What an operator should know.
     pub warnings: Vec<String>,
     wanted_mode: Option<bpf::Mode>,
+    busy_poll: Option<BusyPoll>,
     umem: &'static Umem,
     /// Of the workers, in their order.
     bells: Arc<[Arc<Bell>]>,
@@ -147,7 +149,8 @@ impl Port {
     pub fn reopen(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<Vec<(usize, Ring)>> {
         let device = Device::find(&self.name)?;
         let device = Device { receive_queues: self.queues.min(device.receive_queues), ..device };
-        let all = open_all(self.umem, &[(&device, self.sockets)], self.bells.len(), Some(self.bound.zero_copy))?;
+        let (workers, zero_copy) = (self.bells.len(), Some(self.bound.zero_copy));
+        let all = open_all(self.umem, &[(&device, self.sockets)], workers, zero_copy, self.busy_poll)?;
         let opened: Vec<_> = all.into_iter().flatten().collect();
         for one in &opened {
             steering.set_socket(self.place(one.queue, one.worker), one.socket.as_fd())?;
@@ -394,7 +397,10 @@ fn queues(device: &Device) -> u32 {
 fn plan(desired: &Desired, machine: &Machine, devices: &[Device]) -> Plan {
     let fewest = devices.iter().map(queues).min().unwrap_or(1) as usize;
     let configured = desired.workers.cores.as_ref();
-    let wanted = configured.unwrap_or(&machine.cores);
+    let nodes = Nodes(Path::new("/sys"));
+    let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
+    let near = nodes.near_first(&machine.cores, &names);
+    let wanted = configured.unwrap_or(&near);
     let workers = match (desired.workers.spread, configured) {
         (Spread::Queues, _) | (Spread::Auto, None) => wanted.len().min(fewest),
         (Spread::Sockets, _) | (Spread::Auto, Some(_)) => wanted.len(),
@@ -410,6 +416,12 @@ fn plan(desired: &Desired, machine: &Machine, devices: &[Device]) -> Plan {
         Spread::Auto | Spread::Queues => 1,
     };
     Plan { cores: wanted[..workers].to_vec(), sockets: devices.iter().map(sockets).collect(), warnings }
+}
+
+/// How workers poll the NICs themselves, if they do.
+fn busy_poll(desired: &Desired) -> Option<BusyPoll> {
+    let time_us = u32::from(desired.workers.busy_poll_us);
+    (time_us > 0).then_some(BusyPoll { time_us, budget: BATCH as u32 })
 }
 
 /// The worker that fills and completes a queue. With a socket a queue, it is the one that has it.
@@ -445,7 +457,8 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
         (false, false) => &[None, Some(false)],
     };
     let with_sockets: Vec<_> = devices.iter().zip(sockets.iter().copied()).collect();
-    let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &with_sockets, workers, *zero_copy));
+    let busy_poll = busy_poll(desired);
+    let mut attempts = modes.iter().map(|zero_copy| open_all(umem, &with_sockets, workers, *zero_copy, busy_poll));
     let mut opened = attempts.next().context("there is a mode")?;
     if let Err(first) = &opened
         && let Some(second) = attempts.next()
@@ -479,7 +492,8 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
                 Mode::Generic => bpf::Mode::Generic,
             }),
             bound,
-            warnings: warnings.clone(),
+            warnings: warnings.iter().cloned().chain(Nodes(Path::new("/sys")).far(&port.name, &cores)).collect(),
+            busy_poll,
             umem,
             bells: bells.clone(),
         };
@@ -518,6 +532,7 @@ fn open_all(
     devices: &[(&Device, u32)],
     workers: usize,
     zero_copy: Option<bool>,
+    busy_poll: Option<BusyPoll>,
 ) -> anyhow::Result<Vec<Vec<Opening>>> {
     let mut all: Vec<Vec<Opening>> = Vec::new();
     for (device, sockets) in devices {
@@ -527,6 +542,7 @@ fn open_all(
             completion: (sockets * RING).next_power_of_two(),
             receive: RING,
             transmit: RING,
+            busy_poll,
             ..Options::default()
         };
         let mut opened: Vec<Opening> = Vec::new();

@@ -98,6 +98,8 @@ pub struct Workers {
     pub spread: Spread,
     /// What a worker does that has nothing to do.
     pub idle: Idle,
+    /// Microseconds for which a worker polls the NIC itself, when a ring is empty; 0: interrupts do.
+    pub busy_poll_us: u16,
 }
 
 /// What a worker does that has nothing to do.

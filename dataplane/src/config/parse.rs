@@ -70,6 +70,7 @@ static WORKERS: Shape = Shape {
         optional("cores", "cores = [1, 2]"),
         optional("spread", r#"spread = "sockets""#),
         optional("idle", r#"idle = "adaptive""#),
+        optional("busy_poll_us", "busy_poll_us = 20"),
     ],
 };
 
@@ -199,7 +200,8 @@ impl<'a> Walk<'a> {
 
     fn workers(&self, root: &Table<'_>) -> Workers {
         let Some(table) = root.table("workers", &WORKERS) else {
-            return Workers { cores: None, origin: root.at().clone(), spread: Spread::Auto, idle: Idle::Adaptive };
+            let origin = root.at().clone();
+            return Workers { cores: None, origin, spread: Spread::Auto, idle: Idle::Adaptive, busy_poll_us: 0 };
         };
         let cores = table.integers("cores", "core", values::core);
         let mut seen = HashSet::new();
@@ -214,7 +216,8 @@ impl<'a> Walk<'a> {
         let cores = table.has("cores").then(|| cores.into_iter().map(|core| core.value).collect());
         let spread = table.string("spread", values::spread).map(|spread| spread.value).unwrap_or_default();
         let idle = table.string("idle", values::idle).map(|idle| idle.value).unwrap_or_default();
-        Workers { cores, origin, spread, idle }
+        let busy_poll_us = table.integer("busy_poll_us", values::busy_poll_us).map_or(0, |time| time.value);
+        Workers { cores, origin, spread, idle, busy_poll_us }
     }
 
     fn stats(root: &Table<'_>) -> Stats {

@@ -28,6 +28,7 @@ crypto = { chacha20_poly1305 = "ring", aes_256_gcm = "aws-lc" }
 cores = [1]
 spread = "sockets"
 idle = "spin"
+busy_poll_us = 20
 
 [[port]]
 name = "d0"
@@ -152,6 +153,7 @@ fn the_whole_example_is_read() {
     assert_eq!(desired.hub.crypto, wish);
     assert_eq!(desired.workers.cores, Some(vec![1]));
     assert_eq!((desired.workers.spread, desired.workers.idle), (Spread::Sockets, Idle::Spin));
+    assert_eq!(desired.workers.busy_poll_us, 20);
     let ports: Vec<_> = desired.ports.iter().map(|port| (&*port.name, port.role, port.mode, port.copy)).collect();
     assert_eq!(ports, [("d0", Role::Wan, Some(Mode::Native), Some(true)), ("d1", Role::Wan, None, None)]);
 
@@ -171,7 +173,7 @@ fn the_whole_example_is_read() {
     assert_eq!(b.endpoint, Some("[2001:db8::7]:51820".parse().unwrap()));
     assert_eq!((b.preshared_key.as_ref(), b.keepalive_s, b.udp_checksum), (None, None, false));
     let lines = (a.origin.line(), b.origin.line(), desired.tenants[1].origin.line());
-    assert_eq!(lines, (31, 41, 1));
+    assert_eq!(lines, (32, 42, 1));
     assert!(desired.tenants[1].origin.file().ends_with("tenants.d/1.toml"));
 }
 
@@ -412,15 +414,15 @@ fn the_machine_is_compared_with_ports_and_cores() {
         ),
         [
             "hub.toml:11: core 9 of [workers] is not one that this process may use; those are 0-2, 5",
-            "hub.toml:15: port \"d0\" is a bond, which AF_XDP can't drive; unbond it and make each member (e1) a port",
-            "hub.toml:21: port \"d1\": this machine has no such network interface; did you mean \"d0\"?",
+            "hub.toml:16: port \"d0\" is a bond, which AF_XDP can't drive; unbond it and make each member (e1) a port",
+            "hub.toml:22: port \"d1\": this machine has no such network interface; did you mean \"d0\"?",
         ]
     );
     assert_eq!(
         with(vec![interface("d0", false, Some("bond0")), interface("lo", false, None)], vec![1, 9]),
         [
-            "hub.toml:15: port \"d0\" is a member of the bond \"bond0\", which would lose its frames; take it out of the bond",
-            "hub.toml:21: port \"d1\": this machine has no such network interface; did you mean \"d0\"?",
+            "hub.toml:16: port \"d0\" is a member of the bond \"bond0\", which would lose its frames; take it out of the bond",
+            "hub.toml:22: port \"d1\": this machine has no such network interface; did you mean \"d0\"?",
         ]
     );
 }

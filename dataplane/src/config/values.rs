@@ -176,6 +176,13 @@ pub(super) fn spread(text: &str) -> Result<Spread, String> {
     }
 }
 
+pub(super) fn busy_poll_us(number: i128) -> Result<u16, String> {
+    match number {
+        0..=1000 => Ok(number as u16),
+        _ => Err("0 (interrupts) to 1000 are right; a NIC is polled for 20 to 100 us".to_owned()),
+    }
+}
+
 pub(super) fn idle(text: &str) -> Result<Idle, String> {
     match text {
         "spin" => Ok(Idle::Spin),
