@@ -66,13 +66,24 @@ pub enum Request {
         /// The site's name.
         site: String,
         /// Whether it was begun.
-        reply: oneshot::Sender<Result<(), HandshakeRefused>>,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    /// Let another worker receive what a site sends, where XDP spreads.
+    Move {
+        /// The site's tenant.
+        tenant: TenantId,
+        /// The site's name.
+        site: String,
+        /// The worker, by its place in `[workers]`.
+        worker: u16,
+        /// Whether it was done.
+        reply: oneshot::Sender<Result<(), Refused>>,
     },
 }
 
-/// Why control did not begin a handshake.
+/// Why control did not do what it was asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeRefused {
+pub enum Refused {
     /// No tenant has this id.
     #[error("no tenant has this id")]
     UnknownTenant,
@@ -85,6 +96,12 @@ pub enum HandshakeRefused {
     /// The last initiation was sent a moment ago (Rekey-Timeout).
     #[error("a handshake with this site began less than 5 s ago")]
     TooSoon,
+    /// There are fewer workers.
+    #[error("the hub has no worker of this number; they are numbered from 0")]
+    UnknownWorker,
+    /// The NIC spreads, by its own rules.
+    #[error("no port has a queue that workers share, so the NIC decides who receives what")]
+    NothingShared,
 }
 
 /// The thread that serves the API. Dropped, it stops listening, ends within a second, and is waited for.
@@ -233,6 +250,7 @@ fn telling(requests: mpsc::Sender<Request>) -> Router {
 fn changes(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
         .route("/v1/sites/{tenant}/{site}/handshake", post(handshake))
+        .route("/v1/sites/{tenant}/{site}/worker/{worker}", post(move_to_worker))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(requests)
@@ -258,26 +276,49 @@ async fn handshake(
     request: HttpRequest,
 ) -> Result<Response, Failure> {
     no_body(request.into_body()).await?;
-    let outcome = begin_handshake(&requests, &tenant, &site).await;
-    // Logged also when refused: an attempt to change something is what an operator looks for afterwards.
-    match &outcome {
-        Ok(()) => tracing::info!(%caller, tenant, site, "handshake begun, as asked on {CONTROL_SOCKET}"),
-        Err(why) => {
-            tracing::info!(%caller, tenant, site, error = why.text, "handshake refused, asked on {CONTROL_SOCKET}")
-        }
-    }
+    let begin = |tenant, site, reply| Request::Handshake { tenant, site, reply };
+    let outcome = change(&requests, &tenant, &site, begin).await;
+    say(&outcome, &caller, &tenant, &site, "handshake begun", "handshake refused");
     outcome.map(|()| (StatusCode::ACCEPTED, Json(serde_json::json!({ "handshake": "begun" }))).into_response())
 }
 
-async fn begin_handshake(requests: &mpsc::Sender<Request>, tenant: &str, site: &str) -> Result<(), Failure> {
+async fn move_to_worker(
+    State(requests): State<mpsc::Sender<Request>>,
+    Extension(caller): Extension<Caller>,
+    Path((tenant, site, worker)): Path<(String, String, String)>,
+    request: HttpRequest,
+) -> Result<Response, Failure> {
+    no_body(request.into_body()).await?;
+    let number = worker.parse().map_err(|_| Failure::new(StatusCode::NOT_FOUND, Refused::UnknownWorker.to_string()))?;
+    let to_worker = |tenant, site, reply| Request::Move { tenant, site, worker: number, reply };
+    let outcome = change(&requests, &tenant, &site, to_worker).await;
+    let done = format!("moved to worker {worker}");
+    say(&outcome, &caller, &tenant, &site, &done, "move to another worker refused");
+    outcome.map(|()| Json(serde_json::json!({ "worker": number })).into_response())
+}
+
+/// Logged also when refused: an attempt to change something is what an operator looks for afterwards.
+fn say(outcome: &Result<(), Failure>, caller: &Caller, tenant: &str, site: &str, done: &str, refused: &str) {
+    match outcome {
+        Ok(()) => tracing::info!(%caller, tenant, site, "{done}, as asked on {CONTROL_SOCKET}"),
+        Err(why) => tracing::info!(%caller, tenant, site, error = why.text, "{refused}, asked on {CONTROL_SOCKET}"),
+    }
+}
+
+/// Asks control to change something about a site.
+async fn change(
+    requests: &mpsc::Sender<Request>,
+    tenant: &str,
+    site: &str,
+    question: impl FnOnce(TenantId, String, oneshot::Sender<Result<(), Refused>>) -> Request,
+) -> Result<(), Failure> {
     let id = tenant.parse().ok().and_then(|id| TenantId::new(id).ok());
     let tenant = id.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "a tenant's id is a number below 16777216"))?;
-    let site = site.to_owned();
-    ask(requests, |reply| Request::Handshake { tenant, site, reply }).await?.map_err(|refused| {
+    ask(requests, |reply| question(tenant, site.to_owned(), reply)).await?.map_err(|refused| {
         let code = match refused {
-            HandshakeRefused::UnknownTenant | HandshakeRefused::UnknownSite => StatusCode::NOT_FOUND,
-            HandshakeRefused::NoEndpoint => StatusCode::CONFLICT,
-            HandshakeRefused::TooSoon => StatusCode::TOO_MANY_REQUESTS,
+            Refused::UnknownTenant | Refused::UnknownSite | Refused::UnknownWorker => StatusCode::NOT_FOUND,
+            Refused::NoEndpoint | Refused::NothingShared => StatusCode::CONFLICT,
+            Refused::TooSoon => StatusCode::TOO_MANY_REQUESTS,
         };
         Failure::new(code, refused.to_string())
     })

@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bolero::generator::produce;
-use ekiden_dataplane::api::{API_SOCKET, Api, CONTROL_SOCKET, HandshakeRefused, QUEUE, Request, RunDir};
+use ekiden_dataplane::api::{API_SOCKET, Api, CONTROL_SOCKET, QUEUE, Refused, Request, RunDir};
 use ekiden_dataplane::reassembly::{Outcome, Reassembly};
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
 use ekiden_dataplane::status::Status;
@@ -285,8 +285,9 @@ impl Server {
                 match request {
                     Request::Status(reply) => drop(reply.send(Status::default())),
                     Request::Health(reply) => drop(reply.send(())),
+                    Request::Move { reply, .. } => drop(reply.send(Err(Refused::NothingShared))),
                     Request::Handshake { site, reply, .. } => {
-                        let _ = reply.send(if site == "a" { Ok(()) } else { Err(HandshakeRefused::UnknownSite) });
+                        let _ = reply.send(if site == "a" { Ok(()) } else { Err(Refused::UnknownSite) });
                     }
                 }
             }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -165,6 +166,15 @@ impl Hub {
     /// What `ekiden status --json` tells.
     pub fn status(&self) -> Result<Status> {
         Ok(Status(serde_json::from_str(&self.ask(&["--json"])?)?))
+    }
+
+    /// What the hub answers to a request to change something, whole.
+    pub fn change(&self, path: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(self.places()[0].join(NAME).join("control.sock"))?;
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     fn ask(&self, words: &[&str]) -> Result<String> {

@@ -1,14 +1,12 @@
 //! The hub's wall clock is put forward and back by hours, under its hands and while it is away.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ekiden_testbed::attack::{Attacker, Kind};
-use ekiden_testbed::hub::{NAME, Settings};
+use ekiden_testbed::hub::Settings;
 use ekiden_testbed::lab::run;
 use ekiden_testbed::probe::must_ping_both_ways;
 use ekiden_testbed::wait::until_true;
@@ -56,18 +54,11 @@ impl Clocked {
 
     /// The hub begins a handshake with a site, which must answer.
     fn renew(&self, site: &Site) -> Result<()> {
-        let [run, ..] = self.hub.places();
         let attacker = Attacker::new(&self.world)?;
         let mut answer = String::new();
         until_true("a handshake is begun, 5 s after the last one", || {
-            let mut stream = UnixStream::connect(run.join(NAME).join("control.sock"))?;
             let (tenant, name) = (site.plan.tenant, &site.plan.name);
-            write!(
-                stream,
-                "POST /v1/sites/{tenant}/{name}/handshake HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
-            )?;
-            answer.clear();
-            stream.read_to_string(&mut answer)?;
+            answer = self.hub.change(&format!("/v1/sites/{tenant}/{name}/handshake"))?;
             Ok(answer.starts_with("HTTP/1.1 202"))
         })
         .with_context(|| answer.clone())?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ekiden_testbed::attack::Attacker;
 use ekiden_testbed::flood::{self, Flood};
 use ekiden_testbed::hub::{NAME, Settings};
+use ekiden_testbed::load::Load;
 use ekiden_testbed::probe::{must_ping_both_ways, ping};
 use ekiden_testbed::rogue::{Rogue, udp};
 use ekiden_testbed::wait::{until, until_true};
@@ -98,6 +99,18 @@ fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
             status.drops().keys().all(|reason| !reason.starts_with("counter") && reason != "no_chunk"),
             "{status:?}"
         );
+
+        // A session goes from worker to worker while it carries packets, and nothing is lost.
+        let load = Load::start(&sites[0], &sites[2], 1000, 200)?;
+        for worker in [1, 0, 1, 0, 1] {
+            let had = frames(&hub)?;
+            ensure!(hub.change(&format!("/v1/sites/1001/a/worker/{worker}"))?.contains(" 200 "), "not moved");
+            until_true("the other worker has its packets", || Ok(frames(&hub)?[worker] > had[worker] + 100))?;
+        }
+        load.hold(true);
+        until_true("all of them have arrived", || Ok(load.received() == load.sent()))?;
+        drop(load);
+        ensure!(hub.change("/v1/sites/1001/a/worker/2")?.contains(" 404 "), "there are two");
 
         // Killed and started again, once it has written down where its sites are: the queue is had again, by both.
         let state = lab.directory().join("state").join(NAME).join("peers");

@@ -65,10 +65,15 @@ fn answer(request: Request, report: &Status) {
         Request::Health(reply) => drop(reply.send(())),
         Request::Handshake { tenant, site, reply } => drop(reply.send(match (tenant.as_u32(), site.as_str()) {
             (1001, "a / 大阪") => Ok(()),
-            (1001, "silent") => Err(HandshakeRefused::NoEndpoint),
-            (1001, "hasty") => Err(HandshakeRefused::TooSoon),
-            (1001, _) => Err(HandshakeRefused::UnknownSite),
-            _ => Err(HandshakeRefused::UnknownTenant),
+            (1001, "silent") => Err(Refused::NoEndpoint),
+            (1001, "hasty") => Err(Refused::TooSoon),
+            (1001, _) => Err(Refused::UnknownSite),
+            _ => Err(Refused::UnknownTenant),
+        })),
+        Request::Move { site, worker, reply, .. } => drop(reply.send(match (site.as_str(), worker) {
+            ("a", 0..2) => Ok(()),
+            ("a", _) => Err(Refused::UnknownWorker),
+            _ => Err(Refused::NothingShared),
         })),
     }
 }
@@ -182,7 +187,9 @@ fn bad_requests_get_an_error_in_json() {
         &[b'x'; 9000],
     ]
     .concat();
-    let cases: [(&Path, Vec<u8>, &str, &str); 11] = [
+    let worker = "the hub has no worker of this number; they are numbered from 0";
+    let shared = "no port has a queue that workers share, so the NIC decides who receives what";
+    let cases: [(&Path, Vec<u8>, &str, &str); 15] = [
         (&api, line("GET", "/"), "404", "no such path: /"),
         (&api, line("GET", "/v1/../etc/passwd"), "404", "no such path: /v1/../etc/passwd"),
         (&api, line("POST", "/v1/status"), "405", "POST is not for /v1/status"),
@@ -192,6 +199,10 @@ fn bad_requests_get_an_error_in_json() {
         (&control, line("POST", "/v1/sites/16777216/a/handshake"), "404", "a tenant's id is a number below 16777216"),
         (&control, line("POST", "/v1/sites/7/a/handshake"), "404", "no tenant has this id"),
         (&control, line("POST", "/v1/sites/1001/z/handshake"), "404", "the tenant has no site of this name"),
+        (&api, line("POST", "/v1/sites/1001/a/worker/1"), "404", "no such path: /v1/sites/1001/a/worker/1"),
+        (&control, line("POST", "/v1/sites/1001/a/worker/2"), "404", worker),
+        (&control, line("POST", "/v1/sites/1001/a/worker/-1"), "404", worker),
+        (&control, line("POST", "/v1/sites/1001/b/worker/1"), "409", shared),
         (&control, with_body.into(), "400", "this request takes no body"),
         (&control, large, "413", "this request takes no body, and this one is large"),
     ];
@@ -299,6 +310,8 @@ fn each_change_is_logged_with_the_credentials_of_its_caller() {
     let (stop, stopped) = watch::channel(false);
     let client = std::thread::spawn(move || {
         let begin = |site: &str| post::<serde_json::Value>(&socket, &format!("/v1/sites/1001/{site}/handshake"));
+        let moved = post::<serde_json::Value>(&socket, "/v1/sites/1001/a/worker/1");
+        assert_eq!(moved.unwrap(), serde_json::json!({ "worker": 1 }));
         let outcomes = [begin("a%20%2F%20%E5%A4%A7%E9%98%AA"), begin("silent"), begin("hasty")];
         stop.send(true).unwrap();
         outcomes
@@ -328,6 +341,7 @@ fn each_change_is_logged_with_the_credentials_of_its_caller() {
     let change =
         |site: &str, what: &str| text.lines().any(|l| l.contains(&caller) && l.contains(site) && l.contains(what));
     assert!(change("site=\"a / 大阪\"", "handshake begun"), "{text}");
+    assert!(change("site=\"a\"", "moved to worker 1"), "{text}");
     assert!(change("site=\"silent\"", "handshake refused"), "{text}");
     assert!(change("site=\"hasty\"", "less than 5 s ago"), "{text}");
 }

@@ -18,7 +18,7 @@ pub use figures::enter;
 pub use report::Facts;
 pub use sites::Endpoint;
 
-use crate::api::{HandshakeRefused, Request};
+use crate::api::{Refused, Request};
 use crate::caps;
 use crate::clock;
 use crate::config::Desired;
@@ -176,7 +176,7 @@ impl Control {
             tracing::warn!("{warning}");
             facts.warnings.push(warning);
         }
-        let sites = Site::all(&desired, &state);
+        let sites = Site::all(&desired, &state, workers.len());
         let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
         let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
         let chunk_size = ports.first().map_or(2048, |port| port.chunk_size() as usize);
@@ -522,20 +522,42 @@ impl Control {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Health(reply) => drop(reply.send(())),
             Request::Handshake { tenant, site, reply } => drop(reply.send(self.handshake_now(tenant, &site))),
+            Request::Move { tenant, site, worker, reply } => drop(reply.send(self.give_to(tenant, &site, worker))),
         }
     }
 
-    fn handshake_now(&mut self, tenant: TenantId, site: &str) -> Result<(), HandshakeRefused> {
-        let t = self.desired.tenants.iter().position(|t| t.id == tenant).ok_or(HandshakeRefused::UnknownTenant)?;
-        let position =
-            self.desired.tenants[t].sites.iter().position(|s| *s.name == *site).ok_or(HandshakeRefused::UnknownSite)?;
-        let slot = SiteSlot(self.first_site[t] + position as u32);
+    fn slot_of(&self, tenant: TenantId, site: &str) -> Result<SiteSlot, Refused> {
+        let t = self.desired.tenants.iter().position(|t| t.id == tenant).ok_or(Refused::UnknownTenant)?;
+        let sites = &self.desired.tenants[t].sites;
+        let position = sites.iter().position(|s| *s.name == *site).ok_or(Refused::UnknownSite)?;
+        Ok(SiteSlot(self.first_site[t] + position as u32))
+    }
+
+    /// Another worker for a site's sessions, also for those to come until the hub starts anew.
+    fn give_to(&mut self, tenant: TenantId, site: &str, worker: u16) -> Result<(), Refused> {
+        let slot = self.slot_of(tenant, site)?;
+        if usize::from(worker) >= self.workers.len() {
+            return Err(Refused::UnknownWorker);
+        }
+        if self.ports.iter().all(|port| port.sockets == 1) {
+            return Err(Refused::NothingShared);
+        }
+        self.sites[slot.index()].worker = worker;
+        let live: Vec<u32> = self.sessions.values().filter(|s| s.owner() == slot.0).map(|s| s.local_index()).collect();
+        for index in live {
+            self.publish(slot, index, bpf::SessionState::Live);
+        }
+        Ok(())
+    }
+
+    fn handshake_now(&mut self, tenant: TenantId, site: &str) -> Result<(), Refused> {
+        let slot = self.slot_of(tenant, site)?;
         if self.sites[slot.index()].endpoint.is_none() {
-            return Err(HandshakeRefused::NoEndpoint);
+            return Err(Refused::NoEndpoint);
         }
         match self.with_peer(slot, |peer, identity, cx, out| peer.renew(identity, cx, out)) {
             true => Ok(()),
-            false => Err(HandshakeRefused::TooSoon),
+            false => Err(Refused::TooSoon),
         }
     }
 

@@ -47,12 +47,14 @@ pub(super) struct Site {
     pub(super) sending: Option<u32>,
     /// The index of a handshake under way.
     pub(super) handshake: Option<u32>,
+    /// The worker that receives what comes under its sessions, where XDP spreads.
+    pub(super) worker: u16,
     udp_checksum: bool,
 }
 
 impl Site {
     /// All sites of the configuration, each with what is remembered of it.
-    pub(super) fn all(desired: &Desired, state: &State) -> Vec<Self> {
+    pub(super) fn all(desired: &Desired, state: &State, workers: usize) -> Vec<Self> {
         let mut all = Vec::new();
         // A site listens to no initiation older than one that it has heard, and the clock may have been set back since. What was
         // sent after the last save is not known, but when that was.
@@ -81,6 +83,7 @@ impl Site {
                     waiting: None,
                     sending: None,
                     handshake: None,
+                    worker: (owner as usize % workers) as u16,
                     udp_checksum: site.udp_checksum,
                 });
             }
@@ -199,8 +202,8 @@ impl Control {
             }
             Action::Retire { index } => self.retire(slot, index),
             Action::Keepalive => {
-                let worker = slot.index() % self.workers.len();
-                self.workers[worker].0.send(Order::Keepalive(slot));
+                let worker = self.sites[slot.index()].worker;
+                self.workers[usize::from(worker)].0.send(Order::Keepalive(slot));
             }
             Action::GiveUp => {
                 self.figures.hub.handshakes_given_up.add(1);
@@ -210,10 +213,9 @@ impl Control {
     }
 
     /// Tells XDP of a session. The workers know it already: a frame that XDP lets through finds it.
-    fn publish(&mut self, slot: SiteSlot, index: u32, state: SessionState) {
+    pub(super) fn publish(&mut self, slot: SiteSlot, index: u32, state: SessionState) {
         let site = &self.sites[slot.index()];
-        let worker = (slot.index() % self.workers.len()) as u16;
-        let entry = SessionEntry { index, worker, tenant: site.tenant.0, site: slot.0, state };
+        let entry = SessionEntry { index, worker: site.worker, tenant: site.tenant.0, site: slot.0, state };
         if let Err(error) = self.steering.set_session(self.slots.slot(index), entry) {
             self.complain(&error);
         }
