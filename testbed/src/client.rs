@@ -56,6 +56,31 @@ impl Client {
         };
         Ok(words.into_iter().chain([interface.into()]).collect())
     }
+
+    /// Starts it with this interface, by a program that becomes it if one is named, and waits until it can be set up. Its log in
+    /// `directory` is called `log`.
+    pub fn start(
+        self,
+        directory: &Path,
+        namespace: &Namespace,
+        interface: &str,
+        log: &str,
+        by: &[&str],
+    ) -> Result<Process> {
+        let socket = Path::new(UAPI).join(format!("{interface}.sock"));
+        leftovers::note(Thing::File(socket.clone()));
+        Thing::File(socket.clone()).remove();
+        let command = self.command(interface)?;
+        let words: Vec<&str> = by.iter().copied().chain(command.iter().map(String::as_str)).collect();
+        let environment = [("LOG_LEVEL", "verbose"), ("WG_LOG_LEVEL", "info"), ("WG_LOG_FILE", "/dev/stderr")];
+        let process = Process::start(directory, namespace, log, &words, &environment)?;
+        // Some make the socket before they listen.
+        until_true(&format!("{} can be set up", self.name()), || {
+            process.must_be_alive()?;
+            Ok(socket.exists() && namespace.command("wg").args(["show", interface]).output()?.status.success())
+        })?;
+        Ok(process)
+    }
 }
 
 /// Where `make tools` puts what it builds.
@@ -236,22 +261,9 @@ impl Site {
 
     /// Starts the client, and waits until it can be set up.
     pub fn launch(&mut self) -> Result<()> {
-        let socket = Path::new(UAPI).join(format!("{}.sock", self.interface));
-        leftovers::note(Thing::File(socket.clone()));
-        Thing::File(socket.clone()).remove();
-        let command = self.plan.client.command(&self.interface)?;
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let log = format!("{}-{}", self.plan.tenant, self.plan.name);
-        let environment = [("LOG_LEVEL", "verbose"), ("WG_LOG_LEVEL", "info"), ("WG_LOG_FILE", "/dev/stderr")];
-        let process = Process::start(&self.directory, self.namespace(), &log, &words, &environment)
-            .with_context(|| self.label())?;
-        // Some make the socket before they listen.
-        until_true(&format!("{} can be set up", self.label()), || {
-            process.must_be_alive()?;
-            Ok(socket.exists()
-                && self.namespace().command("wg").args(["show", &self.interface]).output()?.status.success())
-        })?;
-        self.process = Some(process);
+        let process = self.plan.client.start(&self.directory, self.namespace(), &self.interface, &log, &[]);
+        self.process = Some(process.with_context(|| self.label())?);
         Ok(())
     }
 

@@ -1,9 +1,7 @@
 //! Thousands of sites in one thread: each with a key, an address and a state machine of its own, real handshakes over a
 //! real UDP socket. As many clients as processes would be too much for a machine.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,17 +12,12 @@ use crypto::aead::{self, OpenJob, SealJob, TAG};
 use crypto::message::{self, DATA_HEADER, Kind};
 use crypto::peer::{Action, Activity, Context, Peer};
 use crypto::{Identity, PublicKey, Session, SystemTimeParts, Time};
-use nix::libc::in_pktinfo;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, RcvBufForce};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, bind, recvmsg,
-    sendmsg, setsockopt, socket,
-};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::client::SITE_PORT;
 use crate::dice::Dice;
 use crate::lab::Lab;
+use crate::many::ManyAddresses;
 use crate::world::{HUB_PORT, HUB_V4, Host, World};
 
 /// The first address of a crowd; its sites follow.
@@ -80,7 +73,7 @@ impl Crowd {
         let host = world.host(lab, "crowd")?;
         host.namespace.ip("route add local 198.19.0.0/16 dev lo")?;
         world.inet.ip(&format!("route add 198.19.0.0/16 via {}", host.address(false, 2)))?;
-        let socket = host.namespace.inside(open_socket)??;
+        let socket = host.namespace.inside(|| ManyAddresses::bind(SITE_PORT))??;
         let hub: PublicKey = world.key.public.parse()?;
         let mut dice = Dice::new();
         let all = (0..count).map(|number| {
@@ -148,20 +141,11 @@ impl Drop for Crowd {
     }
 }
 
-fn open_socket() -> Result<OwnedFd> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-    setsockopt(&socket, RcvBufForce, &(64 << 20))?;
-    setsockopt(&socket, Ipv4PacketInfo, &true)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SITE_PORT)))?;
-    Ok(socket)
-}
-
 fn fill(dice: &mut Dice, bytes: &mut [u8]) {
     bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&dice.number().to_le_bytes()[..chunk.len()]));
 }
 
-fn live(socket: &OwnedFd, members: &Mutex<Members>, ended: &AtomicBool, dice: &mut Dice) -> Result<()> {
+fn live(socket: &ManyAddresses, members: &Mutex<Members>, ended: &AtomicBool, dice: &mut Dice) -> Result<()> {
     let start = Instant::now();
     let mut part = 0;
     let mut next_part = start;
@@ -188,7 +172,7 @@ fn live(socket: &OwnedFd, members: &Mutex<Members>, ended: &AtomicBool, dice: &m
 
 /// What is outside of a member.
 struct Outside<'a> {
-    socket: &'a OwnedFd,
+    socket: &'a ManyAddresses,
     dice: &'a mut Dice,
     now: Time,
 }
@@ -197,21 +181,8 @@ impl Members {
     /// One datagram; `false` if there is none.
     fn receive(&mut self, world: &mut Outside<'_>) -> Result<bool> {
         let mut bytes = [0; 2048];
-        let mut space = nix::cmsg_space!(in_pktinfo);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let received =
-            match recvmsg::<SockaddrIn>(world.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()) {
-                Err(nix::Error::EAGAIN) => return Ok(false),
-                // What ICMP said of an earlier datagram.
-                Err(nix::Error::ECONNREFUSED | nix::Error::EHOSTUNREACH | nix::Error::ENETUNREACH) => return Ok(true),
-                other => other?,
-            };
-        let to = received.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => Some(u32::from_be(info.ipi_addr.s_addr)),
-            _ => None,
-        });
-        let length = received.bytes;
-        let number = to.and_then(|to| to.checked_sub(u32::from(FIRST))).map(|number| number as usize);
+        let Some((length, to)) = world.socket.receive(&mut bytes)? else { return Ok(false) };
+        let number = u32::from(to).checked_sub(u32::from(FIRST)).map(|number| number as usize);
         if let Some(number) = number.filter(|number| *number < self.all.len()) {
             let member = &mut self.all[number];
             member.datagram(&mut bytes[..length], world);
@@ -327,14 +298,7 @@ impl Member {
     }
 
     fn send(&self, bytes: &[u8], world: &Outside<'_>) {
-        let info = in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: nix::libc::in_addr { s_addr: u32::from(self.address).to_be() },
-            ipi_addr: nix::libc::in_addr { s_addr: 0 },
-        };
-        let to = SockaddrIn::from(SocketAddrV4::new(HUB_V4, HUB_PORT));
-        let control = [ControlMessage::Ipv4PacketInfo(&info)];
-        // Lost, it is as any packet that a path loses: the state machine tries again.
-        let _ = sendmsg(world.socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::empty(), Some(&to));
+        // Lost, the state machine tries again.
+        world.socket.send(self.address, SocketAddrV4::new(HUB_V4, HUB_PORT), bytes);
     }
 }

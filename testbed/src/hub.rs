@@ -57,11 +57,16 @@ pub struct Hub {
 impl Hub {
     /// Writes the configuration.
     pub fn new(lab: &Lab, world: &World, settings: &Settings, sites: &[&Site]) -> Result<Self> {
+        Self::with_configuration(lab, &world.hub, &configuration(world, settings, sites)?)
+    }
+
+    /// A hub in this namespace with a configuration that is written elsewhere; its name in there is [`NAME`].
+    pub fn with_configuration(lab: &Lab, namespace: &Namespace, text: &str) -> Result<Self> {
         let directory = lab.directory().to_owned();
         let config = directory.join("hub.toml");
-        fs::write(&config, configuration(world, settings, sites)?)?;
+        fs::write(&config, text)?;
         Ok(Self {
-            namespace: world.hub.clone(),
+            namespace: namespace.clone(),
             pins: lab.pins(),
             directory,
             config,
