@@ -4,12 +4,14 @@
 #   make test        every test
 #   make test-long   what takes minutes of real time (rekeys, expiry, millions of packets through the lanes) and hours (each fuzz target for one)
 #   make bench       every bench, by stage (as root, tens of minutes); make bench-quick: each stage in a moment
+#   make compare     Ekiden, other hubs and the limits of this machine in one lab; writes docs/bench/compare.md (as root, a quarter of an hour)
+#   make targets     what is promised of speed, measured: sum of parts, loss, latency, sites, routes, rekeys, memory (as root, half an hour)
 #   make build       target/release/ekiden
 #   make clean       what was built here; not the clients in the cache
 
 target := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-long bench bench-quick build setup tools clean
+.PHONY: demo test test-long bench bench-quick compare targets lab build setup tools clean
 
 demo: setup
 	@echo "Building the hub and the demo; the first time takes some minutes."
@@ -30,6 +32,21 @@ bench: setup
 stages := parse steer classify aead replay rings stats handshake journey
 bench-quick: setup
 	cargo bench --quiet -p ekiden-bench $(stages:%=--bench %) -- --noplot --warm-up-time 0.05 --measurement-time 0.2 --sample-size 10
+
+lab: setup tools
+	@cargo build --release --quiet -p ekiden-dataplane -p ekiden-bench --bin ekiden --bin lab
+
+compare: lab
+	$(target)/release/lab compare
+
+targets: lab
+	$(target)/release/lab sum
+	$(target)/release/lab soak
+	$(target)/release/lab latency
+	$(target)/release/lab sites
+	$(target)/release/lab routes
+	$(target)/release/lab rekeys
+	$(target)/release/lab memory
 
 build: setup
 	cargo build --release -p ekiden-dataplane

@@ -2,6 +2,8 @@
 //! with nothing else.
 #![allow(unsafe_code, reason = "the cycle counter is read by an instruction")]
 
+pub mod lab;
+
 use arrayvec::ArrayVec;
 use crypto::Time;
 use crypto::aead::{Backend, Cipher, Key, Library, OpenJob, SALT, SealJob, TAG};

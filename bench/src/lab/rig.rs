@@ -1,0 +1,528 @@
+//! The lab itself, with a hub in it, and trials.
+//!
+//! ```text
+//!     gen                          dut: the hub, core 1                    sink
+//!   +-----------------------+    +-------------------------------+    +-----------------------+
+//!   | g0  172.16.1.1        |----| d0  172.16.1.2     172.16.2.2 d1|----| s0  172.16.2.1        |
+//!   | senders 198.18.0.0/16 |    |                               |    | receivers 198.19.0.0/16|
+//!   +-----------------------+    +-------------------------------+    +-----------------------+
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use crypto::Identity;
+use crypto::aead::{self, OpenJob};
+use crypto::message::DATA_HEADER;
+use dataplane::xsk::Device;
+use ekiden_testbed::{Lab, Namespace};
+use hdrhistogram::Histogram;
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_getaffinity, sched_setaffinity};
+
+use super::frames::{self, BATCH, Maker, Plan, Size};
+use super::hubs::{self, HUB_PORT, Kind, LAB_CORE, Running, Setup};
+use super::programs::{Arrivals, Orders, Programs, Sizes, TIMES, Tunnel};
+use super::sites::Sites;
+
+const GEN: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 1);
+const SINK: Ipv4Addr = Ipv4Addr::new(172, 16, 2, 1);
+const SENDERS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const RECEIVERS: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
+/// Frames that are sealed ahead: what is sent in a longer trial is sealed while it runs.
+const CELLS: u32 = 300_000;
+/// Between looks at a trial that runs.
+const LOOK: Duration = Duration::from_millis(1);
+/// A hub that is silent for so long has nothing left to send.
+const SILENCE: Duration = Duration::from_millis(60);
+
+/// What a lab is for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pairs of sites: one sends, and the other receives.
+    pub pairs: usize,
+    /// Prefixes behind each receiver.
+    pub routes: u32,
+    /// The hub may have both cores.
+    pub free: bool,
+    /// The sink's work leaves the hub's core: a higher ceiling and more latency, for every hub alike.
+    pub defer: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pairs: 1, routes: 1, free: false, defer: false }
+    }
+}
+
+/// How much is offered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Packets a second.
+    Rate(f64),
+    /// As fast as the generator goes.
+    Flood,
+}
+
+/// What a trial is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Plot {
+    /// How much.
+    pub load: Load,
+    /// How long; a flood of more than was made ahead of time is shorter.
+    pub time: Duration,
+    /// How many latencies are wanted, about.
+    pub samples: u64,
+    /// Handshakes of each end, spread over the trial.
+    pub rekeys: u32,
+}
+
+impl Plot {
+    /// A steady load, and nothing else.
+    pub fn rate(rate: f64, time: Duration) -> Self {
+        Self { load: Load::Rate(rate), time, samples: 0, rekeys: 0 }
+    }
+}
+
+/// What a trial showed.
+#[derive(Clone)]
+pub struct Outcome {
+    /// Frames that the generator sent.
+    pub sent: u64,
+    /// Packets that came to the sink.
+    pub received: u64,
+    /// Packets that came after a later one of their tunnel.
+    pub late: u64,
+    /// Tunnels that lost something, and what the worst of them lost.
+    pub losers: (usize, u64),
+    /// Packets a second that were offered.
+    pub offered: f64,
+    /// Packets a second that came, while they were offered and after that had taken hold.
+    pub carried: f64,
+    /// Looks at which a frame was due and was not made yet: above 0, the load was less than was asked for.
+    pub starved: u64,
+    /// From the generator to the sink, ns.
+    pub latency: Histogram<u64>,
+    /// Handshakes completed in it.
+    pub handshakes: u32,
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, received, late, losers, offered, carried, starved, latency, handshakes } = self;
+        write!(
+            f,
+            "{sent} sent at {offered:.0} a second, {received} received at {carried:.0}, {late} late, tunnels that lost {losers:?}, "
+        )?;
+        write!(f, "starved {starved}, {} latencies, {handshakes} handshakes", latency.len())
+    }
+}
+
+impl Outcome {
+    /// The share of packets that were lost.
+    pub fn loss(&self) -> f64 {
+        self.lost() as f64 / self.sent.max(1) as f64
+    }
+
+    /// The packets that were lost.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+
+    /// A quantile of latency, in microseconds.
+    pub fn latency_us(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+/// A lab with a hub.
+pub struct Rig {
+    // In the order in which they have to go.
+    _home: Home,
+    /// The hub.
+    pub hub: Running,
+    programs: Programs,
+    sites: Option<(Sites, Sites)>,
+    maker: Maker,
+    pairs: usize,
+    interrupted: Arc<AtomicBool>,
+    dut: Namespace,
+    /// Private memory of the hub before there was a session, in KiB.
+    pub idle_memory: u64,
+    lab: Lab,
+}
+
+/// Brings the thread back where it was.
+struct Home {
+    namespace: OwnedFd,
+    cores: CpuSet,
+}
+
+impl Home {
+    fn remember() -> Result<Self> {
+        let namespace = rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { namespace, cores: sched_getaffinity(None)? })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network));
+        let _ = sched_setaffinity(None, &self.cores);
+    }
+}
+
+fn enter(namespace: &Namespace) -> Result<()> {
+    let path = std::path::Path::new("/run/netns").join(namespace.name());
+    let handle = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+impl Rig {
+    /// Makes the lab, starts the hub, and gives every site a session. The calling thread generates from now on: it is in the
+    /// generator's namespace, and on the lab's core, until this is dropped.
+    pub fn new(kind: Kind, size: &Size, options: &Options) -> Result<Self> {
+        ensure!(options.pairs > 0 && options.routes > 0, "at least one pair of sites and one route");
+        ensure!(kind.seals() || options.pairs == 1, "{} knows no sites: one flow", kind.name());
+        let home = Home::remember()?;
+        let mut lab = Lab::new()?;
+
+        // 1. Three hosts.
+        let [generator, dut, sink] = ["gen", "dut", "sink"].map(|role| lab.namespace(role));
+        let (generator, dut, sink) = (generator?, dut?, sink?);
+        lab.wire((&generator, "g0"), (&dut, "d0"), 1)?;
+        lab.wire((&sink, "s0"), (&dut, "d1"), 1)?;
+        for (namespace, interface, address) in [
+            (&generator, "g0", "172.16.1.1/24"),
+            (&dut, "d0", "172.16.1.2/24"),
+            (&dut, "d1", "172.16.2.2/24"),
+            (&sink, "s0", "172.16.2.1/24"),
+        ] {
+            namespace.ip(&format!("addr add {address} dev {interface}"))?;
+            namespace.run("ethtool", &["-K", interface, "tx", "off", "gso", "off", "tso", "off", "gro", "off"])?;
+        }
+        for (namespace, gateway, local) in
+            [(&generator, "172.16.1.2", "198.18.0.0/16"), (&sink, "172.16.2.2", "198.19.0.0/16")]
+        {
+            namespace.ip(&format!("route add default via {gateway}"))?;
+            namespace.ip(&format!("route add local {local} dev lo"))?;
+        }
+        dut.ip("route add 198.18.0.0/16 via 172.16.1.1")?;
+        dut.ip("route add 198.19.0.0/16 via 172.16.2.1")?;
+        if options.defer {
+            hubs::device(&sink, "s0", "napi_defer_hard_irqs", "1000")?;
+            hubs::device(&sink, "s0", "gro_flush_timeout", "50000")?;
+            dut.run("tc", &["qdisc", "add", "dev", "d1", "root", "pfifo", "limit", "1000"])?;
+        }
+
+        // 2. The hub's key and the sites' keys.
+        let mut private = [0; 32];
+        let mut dice = ekiden_testbed::Dice::seeded(u64::from(std::process::id()));
+        private.fill_with(|| (dice.number() >> 32) as u8);
+        let key = lab.directory().join("hub.key");
+        let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&key)?;
+        std::io::Write::write_all(&mut file, crypto::PublicKey(private).to_string().as_bytes())?;
+        let public = *Identity::new(private).public();
+        let plan = Plan { routes: options.routes };
+        let mut sites = None;
+        if kind.seals() {
+            let at = |a, b| SocketAddrV4::new(Ipv4Addr::new(172, 16, a, b), HUB_PORT);
+            let senders = Sites::new(&generator, SENDERS, options.pairs, at(1, 2), public)?;
+            let receivers = Sites::new(&sink, RECEIVERS, options.pairs, at(2, 2), public)?;
+            sites = Some((senders, receivers));
+        }
+
+        // 3. The hub.
+        let (setup_sites, mac) = (sites.as_ref().map(|(a, b)| (a, b)), sink.mac("s0")?);
+        let setup = Setup { namespace: &dut, sites: setup_sites, key: &key, plan, free: options.free, sink: mac };
+        let mut hub = hubs::start(&mut lab, kind, &setup).with_context(|| lab.logs())?;
+        let idle_memory = hub.private_memory()?;
+
+        // 4. The programs at both ends.
+        let maker = Maker::new(generator.mac("g0")?, dut.mac("d0")?, size.clone(), plan, options.pairs);
+        enter(&sink)?;
+        let s0 = Device::find("s0")?.ifindex;
+        enter(&generator)?;
+        let g0 = Device::find("g0")?.ifindex;
+        let mut programs = Programs::load(&Sizes { port: g0, cells: CELLS, tunnels: options.pairs as u32 })?;
+        programs.pass(g0)?;
+        enter(&sink)?;
+        programs.count(s0)?;
+        enter(&generator)?;
+        let mut core = CpuSet::new();
+        core.set(LAB_CORE);
+        sched_setaffinity(None, &core)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, interrupted.clone())?;
+
+        let pairs = options.pairs;
+        let mut rig = Self { _home: home, hub, programs, sites, maker, pairs, interrupted, dut, idle_memory, lab };
+        rig.ready().with_context(|| rig.lab.logs())?;
+        Ok(rig)
+    }
+
+    /// Packets of other lengths from now on.
+    pub fn resize(&mut self, size: &Size) {
+        self.maker.size = size.clone();
+    }
+
+    /// Where the logs of what runs here are.
+    pub fn logs(&self) -> String {
+        self.lab.logs()
+    }
+
+    /// Frames that the hub put out and that the wire to the sink, which holds 256, had no room for: the lab's loss, and counted
+    /// as the hub's.
+    pub fn lost_after_the_hub(&self) -> Result<u64> {
+        ekiden_testbed::flood::lost_before(&self.dut, "d1")
+    }
+
+    /// All sites have a session, and the hub runs.
+    fn ready(&mut self) -> Result<()> {
+        self.hub.must_be_alive()?;
+        if let Some((senders, receivers)) = &mut self.sites {
+            receivers.freshen()?;
+            senders.freshen()?;
+        }
+        Ok(())
+    }
+
+    /// One trial.
+    pub fn trial(&mut self, plot: &Plot) -> Result<Outcome> {
+        // 1. Everybody is there, and nothing is left of the trial before.
+        self.ready()?;
+        self.settle()?;
+        let _ = self.programs.samples()?;
+        let board = &self.programs.board;
+        board.reset()?;
+        if self.sites.is_none() {
+            board.forget_plain()?;
+        }
+        let (tunnels_before, before) = (board.tunnels(self.pairs)?, board.arrivals()?);
+        let handshakes_before = self.handshakes();
+
+        // 2. Frames, as many as fit.
+        let (total, gap) = match plot.load {
+            Load::Rate(rate) => ((rate * plot.time.as_secs_f64()).round() as u64, (256e9 / rate).round() as u64),
+            Load::Flood => (u64::from(board.cells), 0),
+        };
+        let total = total.max(1);
+        ensure!(plot.samples == 0 || total <= TIMES, "when {total} frames left is more than is remembered: {TIMES}");
+        let interval = match plot.samples {
+            0 => 0,
+            // Odd, so that it is not in step with batches.
+            wanted => (total / self.pairs as u64 / wanted) | 1,
+        };
+        let ring = u64::from(board.cells) - if total > u64::from(board.cells) { 2 * BATCH as u64 } else { 0 };
+        // A hub knows the session in use and the one before it: what is sealed ahead must not be older when it leaves.
+        let ahead = if plot.rekeys > 0 { (total / u64::from(4 * plot.rekeys)).clamp(1, ring) } else { ring };
+        let mut feeder = Feeder {
+            orders: Orders { ready: 0, total, gap, interval },
+            programs_board: &self.programs.board,
+            maker: &mut self.maker,
+            sites: self.sites.as_mut(),
+            ahead,
+            cells: Vec::new(),
+        };
+        feeder.fill(0)?;
+
+        // 3. This thread generates; another makes frames and looks on, until the last has left.
+        let generator = pthread_self();
+        let programs = &self.programs;
+        let over = AtomicBool::new(false);
+        let watched = std::thread::scope(|scope| -> Result<Watched> {
+            let over = &over;
+            let watcher = scope.spawn(move || {
+                // As soon as it has something to do, and then briefly: a pause of the generator is a burst afterwards.
+                let _ = rustix::process::setpriority_process(None, -19);
+                let watched = feeder.watch(plot.rekeys);
+                while !over.load(Ordering::Acquire) {
+                    let _ = pthread_kill(generator, Signal::SIGUSR1);
+                    std::thread::sleep(LOOK);
+                }
+                watched
+            });
+            let generated = programs.generate();
+            over.store(true, Ordering::Release);
+            let watched = watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            generated.and(watched)
+        })?;
+        self.interrupted.store(false, Ordering::Relaxed);
+
+        // 4. What came.
+        self.settle()?;
+        let board = &self.programs.board;
+        let (progress, after, tunnels) = (board.progress()?, board.arrivals()?, board.tunnels(self.pairs)?);
+        ensure!(progress.failed == 0, "the generator could not make {} frames", progress.failed);
+        let (late, losers) = self.accounts(progress.sent, &tunnels_before, &tunnels);
+        let seconds = progress.ended.saturating_sub(progress.begun).max(1) as f64 / 1e9;
+        let mut outcome = Outcome {
+            sent: progress.sent,
+            received: after.packets - before.packets,
+            late,
+            losers,
+            offered: progress.sent as f64 / seconds,
+            carried: watched.carried(),
+            starved: progress.starved,
+            latency: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
+            handshakes: self.handshakes() - handshakes_before,
+        };
+        if interval > 0 {
+            ensure!(
+                after.unsampled == before.unsampled,
+                "the sink had no room for {} samples",
+                after.unsampled - before.unsampled
+            );
+            self.latencies(&mut outcome.latency)?;
+        }
+        Ok(outcome)
+    }
+
+    fn handshakes(&self) -> u32 {
+        self.sites.as_ref().map_or(0, |(a, b)| a.handshakes() + b.handshakes())
+    }
+
+    /// Waits until nothing comes to the sink any more.
+    fn settle(&self) -> Result<Arrivals> {
+        let mut last = self.programs.board.arrivals()?;
+        let mut since = Instant::now();
+        while since.elapsed() < SILENCE {
+            std::thread::sleep(Duration::from_millis(5));
+            let now = self.programs.board.arrivals()?;
+            if now.packets != last.packets {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        Ok(last)
+    }
+
+    /// Late packets, and what tunnels lost: how many did, and the most.
+    fn accounts(&self, sent: u64, before: &[Tunnel], after: &[Tunnel]) -> (u64, (usize, u64)) {
+        let pairs = self.pairs as u64;
+        let sums = before.iter().zip(after).enumerate().map(|(pair, (before, after))| {
+            let share = sent / pairs + u64::from((pair as u64) < sent % pairs);
+            (after.late - before.late, share.saturating_sub(after.packets - before.packets))
+        });
+        sums.fold((0, (0, 0)), |(late, (losers, worst)), (later, lost)| {
+            (late + later, (losers + usize::from(lost > 0), worst.max(lost)))
+        })
+    }
+
+    /// Opens what the sink has kept, and looks up when each packet left.
+    fn latencies(&self, histogram: &mut Histogram<u64>) -> Result<()> {
+        for mut sample in self.programs.samples()? {
+            let number = match &self.sites {
+                None => sample.message.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
+                Some((_, receivers)) => {
+                    let slot = sample.index as usize & ((1 << super::programs::SLOT_BITS) - 1);
+                    let session = receivers.by_index(slot, sample.index);
+                    let (Some(session), Some((_, counter))) = (session, crypto::message::parse_data(&sample.message))
+                    else {
+                        continue;
+                    };
+                    let data = &mut sample.message[DATA_HEADER..];
+                    let mut job = [OpenJob { key: session.open_key(), counter, aad: &[], data, verified: false }];
+                    aead::single().open_batch(&mut job);
+                    ensure!(job[0].verified, "the hub sent a packet that its receiver can't open");
+                    frames::number(&sample.message[DATA_HEADER..])
+                }
+            };
+            let number = number.context("a packet without its number")?;
+            let departed = self.programs.board.departed(number)?;
+            histogram.saturating_record(sample.now.saturating_sub(departed));
+        }
+        Ok(())
+    }
+}
+
+/// Makes frames for a trial, and looks on.
+struct Feeder<'a> {
+    orders: Orders,
+    programs_board: &'a super::programs::Board,
+    maker: &'a mut Maker,
+    sites: Option<&'a mut (Sites, Sites)>,
+    /// Frames that may be made ahead.
+    ahead: u64,
+    cells: Vec<u8>,
+}
+
+/// What was seen of a trial.
+struct Watched {
+    /// Nanoseconds, and packets at the sink.
+    looks: Vec<(u64, u64)>,
+}
+
+impl Watched {
+    /// Packets a second, while the load went on and after it had taken hold.
+    fn carried(&self) -> f64 {
+        let first = self.looks.len() / 5;
+        match (self.looks.get(first), self.looks.last()) {
+            (Some(a), Some(b)) if b.0 > a.0 => (b.1 - a.1) as f64 * 1e9 / (b.0 - a.0) as f64,
+            _ => 0.0,
+        }
+    }
+}
+
+impl Feeder<'_> {
+    /// Makes frames until there are as many as may be made ahead.
+    fn fill(&mut self, sent: u64) -> Result<()> {
+        let until = self.orders.total.min(sent + self.ahead);
+        while self.orders.ready < until {
+            let first = self.orders.ready;
+            let count = (until - first).min(BATCH as u64) as usize;
+            match &self.sites {
+                Some(sites) => self.maker.sealed(first, count, &sites.0, &mut self.cells)?,
+                None => self.maker.plain(first, count, GEN, SINK, &mut self.cells),
+            }
+            self.programs_board.put(first, &self.cells)?;
+            self.orders.ready += count as u64;
+            // While nothing is sent yet, once at the end is enough.
+            if sent > 0 {
+                self.programs_board.order(&self.orders)?;
+            }
+        }
+        self.programs_board.order(&self.orders)
+    }
+
+    fn watch(&mut self, rekeys: u32) -> Result<Watched> {
+        let mut watched = Watched { looks: Vec::new() };
+        let mut done = 0;
+        let begin = Instant::now();
+        loop {
+            let progress = self.programs_board.progress()?;
+            let arrivals = self.programs_board.arrivals()?;
+            if progress.sent > 0 && progress.sent < self.orders.total {
+                watched.looks.push((begin.elapsed().as_nanos() as u64, arrivals.packets));
+            }
+            if progress.sent >= self.orders.total {
+                return Ok(watched);
+            }
+            // Each handshake in the middle of its part of the trial.
+            let due = (2 * u64::from(rekeys) * progress.sent / self.orders.total).div_ceil(2);
+            if let Some((senders, receivers)) = self.sites.as_deref_mut() {
+                if due > done {
+                    done += 1;
+                    senders.connect(&[0])?;
+                    receivers.connect(&[0])?;
+                }
+                senders.listen()?;
+                receivers.listen()?;
+                receivers.tick();
+            }
+            if self.orders.ready < self.orders.total && progress.sent > 0 {
+                self.fill(progress.sent)?;
+            }
+            if begin.elapsed() > Duration::from_secs(600) {
+                bail!("the generator sent {} of {} frames in 600 s", progress.sent, self.orders.total);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The load lab and the hub agree to the packet.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ekiden_bench::lab::{Kind, Load, Options, Plot, Rig, Running, Size};
+
+/// Few enough for any machine that does other things as well.
+const RATE: f64 = 2000.0;
+
+/// What a hub of ours says: packets that it received, and that it sent.
+fn counted(rig: &mut Rig) -> Result<(u64, u64)> {
+    let Running::Ekiden(hub) = &rig.hub else { anyhow::bail!("a hub of ours") };
+    let status = hub.balance()?;
+    let port = |name: &str, field: &str| {
+        let ports = status.0["ports"].as_array().into_iter().flatten();
+        ports.filter(|port| port["name"] == name).filter_map(|port| port[field].as_u64()).sum::<u64>()
+    };
+    ensure!(status.drops().values().all(|count| *count == 0), "{:?}", status.drops());
+    Ok((port("d0", "rx_frames"), port("d1", "tx_frames")))
+}
+
+#[test]
+fn generator_hub_and_sink_agree_to_the_packet() -> Result<()> {
+    let options = Options { pairs: 3, routes: 5, ..Options::default() };
+    let mut rig = Rig::new(Kind::Ekiden, &Size::imix(), &options)?;
+    for rekeys in [0, 2] {
+        let before = counted(&mut rig)?;
+        let plot = Plot { load: Load::Rate(RATE), time: Duration::from_millis(501), samples: 100, rekeys };
+        let outcome = rig.trial(&plot)?;
+        let after = counted(&mut rig)?;
+        ensure!((outcome.sent, outcome.received) == (1002, 1002), "{outcome:?}");
+        ensure!((outcome.late, outcome.losers, outcome.handshakes) == (0, (0, 0), 2 * rekeys), "{outcome:?}");
+        // A third of them: each whose counter is a multiple of three.
+        ensure!((325..=345).contains(&outcome.latency.len()), "{} samples", outcome.latency.len());
+        // Beside what the generator sent, the hub has seen keepalives of the three sites at each end, and handshakes.
+        let (came, went) = (after.0 - before.0, after.1 - before.1);
+        let others = u64::from(rekeys) * 2 + 2 * 3;
+        ensure!((1002..=1002 + others).contains(&came), "{came} came to the hub");
+        ensure!((1002..=1002 + others).contains(&went), "{went} left it");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hub_that_is_offered_too_much_is_seen_to_lose() -> Result<()> {
+    let mut rig = Rig::new(Kind::AfXdp, &Size::of(64), &Options::default())?;
+    let outcome = rig.trial(&Plot { load: Load::Flood, time: Duration::from_secs(1), samples: 0, rekeys: 0 })?;
+    ensure!(outcome.sent == 300_000 && outcome.received <= outcome.sent, "{outcome:?}");
+    // Whoever counts what did not come, tunnel by tunnel, finds the same.
+    ensure!(outcome.losers.1 == outcome.lost() && outcome.late == 0, "{outcome:?}");
+    Ok(())
+}
