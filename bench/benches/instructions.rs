@@ -28,8 +28,11 @@ const RUSTC: &str = env!("EKIDEN_RUSTC");
 /// How often each is done, so that what happens now and then is in the mean.
 const ROUNDS: usize = 32;
 
-/// Everything that is counted: its name, and what counts it, which returns how often it did it.
-const CASES: [(&str, fn() -> usize); 10] = [
+/// Does it for callgrind, and returns how often.
+type Case = fn() -> usize;
+
+/// Everything that is counted.
+const CASES: [(&str, Case); 10] = [
     ("journey, 64 of one site", || journey(1, vec![512; BATCH])),
     ("journey, 64 of 32 sites", || journey(32, vec![512; BATCH])),
     ("journey, IMIX, 64 of one site", || journey(1, imix().cycle().take(BATCH).collect())),
