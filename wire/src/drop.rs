@@ -40,6 +40,11 @@ drop_reasons! {
     6 XdpNoSocket "xdp_no_socket" "No worker listened on this queue: the hub is starting, stopping or dead. Nothing is passed to the kernel instead."
     7 XdpFragmentRate "xdp_fragment_rate" "A fragment of a UDP datagram to the hub above the rate at which fragments are reassembled."
     8 XdpShed "xdp_shed" "A worker's receive ring was more than half full, and this site (or strangers' handshakes, or fragments) had its share of it already: more than the worker can do, most likely of one site."
+    9 XdpVlanUnknown "xdp_vlan_unknown" "A frame on an access port of a VLAN that no tenant has there; untagged ones are meant where no tenant has them. A switch port with too many VLANs, a missing [[tenant.access]], or somebody who tries VLANs."
+    10 XdpNotGateway "xdp_not_gateway" "A frame on a tenant's VLAN that is not for the hub: to another station, which a switch floods while it learns, or to a group, as router solicitations and multicast DNS are."
+    11 XdpNotIp "xdp_not_ip" "A frame for the hub on a tenant's VLAN that is neither IPv4, IPv6 nor ARP."
+    12 XdpNeighbourRate "xdp_neighbour_rate" "ARP or neighbour discovery above the rate of its VLAN (100 a second, burst 200); a flood, or a host that scans."
+    13 XdpNoHeadroom "xdp_no_headroom" "A frame whose VLAN tag lay beside it, and the driver left no room to put the tag in."
 
     // The outer packet, as a worker reads it again.
     32 OuterMalformed "outer_malformed" "An outer IP or UDP header that contradicts its length, or an IPv4 header whose checksum is wrong; damaged on the way."
@@ -89,6 +94,18 @@ drop_reasons! {
     74 FragmentTimeout "fragment_timeout" "A fragment whose datagram was not complete in time."
     75 FragmentLimit "fragment_limit" "A fragment beyond the memory for reassembly, or the largest datagram that fits a frame."
     76 FragmentUseless "fragment_useless" "A datagram made whole from fragments that is no data message to the hub's port: handshake messages are never so long, and other services on the hub's addresses get no fragmented datagrams."
+
+    // Access ports.
+    80 AccessUnknown "access_unknown" "A frame in the ring of a VLAN that no tenant has; XDP should have dropped it, so its program and the hub disagree."
+    81 GatewaySource "gateway_source" "A packet from a tenant's VLAN whose source is the hub's own address there: forged, or another station has the gateway's address."
+    82 GatewayNotPing "gateway_not_ping" "A packet to the hub's own address on a tenant's VLAN that is no ping: the hub answers nothing else there."
+    83 NeighbourUnresolved "neighbour_unresolved" "A packet to an access port whose neighbour (the host, or the next hop of its prefix) did not answer three times in three seconds."
+    84 NeighbourLimit "neighbour_limit" "A packet to an access port whose neighbour could not be asked for: too many of this tenant are known or being asked for."
+    85 GatewayClaimed "gateway_claimed" "ARP or neighbour discovery of a station that claims the hub's own address on its VLAN: the hub defends it, and says in its log who it was."
+    86 NeighbourForeign "neighbour_foreign" "ARP or neighbour discovery from an address outside the networks of its VLAN."
+    87 NeighbourConflict "neighbour_conflict" "ARP or neighbour discovery by which a station claims the address of another that was there a moment ago, or is configured: the hub asks that one first, and takes the new one only if it is silent."
+    88 NeighbourIgnored "neighbour_ignored" "ARP or neighbour discovery on a tenant's VLAN that neither asked for the hub nor answered it, as hosts ask for each other."
+    89 NeighbourMalformed "neighbour_malformed" "ARP or neighbour discovery that contradicts itself or its specification (RFC 826; RFC 4861, 7.1)."
 }
 
 impl DropReason {

@@ -7,8 +7,10 @@
 //! headers on the way in and out, [`Inner`] for the packet inside, [`icmp`] for what the hub answers itself.
 #![forbid(unsafe_code)]
 
+pub mod arp;
 pub mod checksum;
 mod drop;
+pub mod echo;
 pub mod ecn;
 pub mod ethernet;
 pub mod icmp;
@@ -17,9 +19,12 @@ mod inner;
 pub mod ipv4;
 pub mod ipv6;
 mod malformed;
+pub mod ndisc;
 mod outer;
 mod template;
+pub mod transport;
 pub mod udp;
+pub mod vlan;
 
 pub use drop::{DROP_REASONS, DropReason};
 pub use ecn::Ecn;
@@ -28,3 +33,4 @@ pub use inner::{Inner, decrement_ttl, is_martian};
 pub use malformed::Malformed;
 pub use outer::Outer;
 pub use template::{FamilyMismatch, HANDSHAKE_TOS, Path, Template};
+pub use vlan::Vlan;
