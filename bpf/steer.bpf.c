@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 //
-// Which frames of a WAN port belong to the hub, and which of those may reach a worker.
+// Which frames of a port belong to the hub, and which of those may reach a worker. Of a WAN port:
 //
 // 1. A frame for another MAC, an unknown protocol, another address or another UDP port is the kernel's: passed.
 // 2. What is left is the hub's and never reaches the kernel: it is sent to a ring, or dropped with a reason.
@@ -9,6 +9,13 @@
 // 5. Initiations and fragments, which anyone can send, need a token.
 // 6. While a receive ring is more than half full, nobody may have more of it than half of what is free.
 // 7. One in 64 of the frames that go to a ring takes the time along, in place of its destination's MAC address.
+//
+// Of an access port, and of the VLANs that a WAN port carries besides:
+//
+// 1. The VLAN says whose the frame is, whether its tag lies in the frame or beside it. An unknown one is dropped.
+// 2. Nothing goes to the kernel: what is left is the tenant's. Packets to the gateway's MAC address go to a ring.
+// 3. So do ARP and neighbour discovery, which go to control: at a rate for each VLAN.
+// 4. In the ring all tags lie in the frame.
 //
 // Every frame is counted once on the way in (seen) and once on the way out (passed, redirected, or a reason).
 // Runs on Linux 6.1 and later; nothing here needs a newer one. Offsets into the packet that the packet itself names
@@ -34,6 +41,11 @@ enum drop_reason {
 	XDP_NO_SOCKET = 6,
 	XDP_FRAGMENT_RATE = 7,
 	XDP_SHED = 8,
+	XDP_VLAN_UNKNOWN = 9,
+	XDP_NOT_GATEWAY = 10,
+	XDP_NOT_IP = 11,
+	XDP_NEIGHBOUR_RATE = 12,
+	XDP_NO_HEADROOM = 13,
 };
 #define DROP_REASONS 32 // numbers below are the program's, from here on user space's
 
@@ -70,6 +82,10 @@ const volatile __u32 queue_sockets = 1; // sockets on a queue, of the port that 
 const volatile __u32 own_sockets = 1; // sockets on each queue of this port: one, or one for each worker
 const volatile __u32 ring_entries = 0; // of each receive ring
 const volatile __u32 ring_shares = SHARE_SITES; // SHARE_SITES + sites
+const volatile bool has_access = false; // the port has access ends
+const volatile bool has_wan = true; // what is untagged comes from the network through which sites reach the hub
+const volatile __u64 neighbour_interval_ns = 0;
+const volatile __u64 neighbour_burst_ns = 0;
 const volatile __u64 stamp_mask = 63; // one frame of a ring in so many, plus one, carries the time: a power of two, less one
 // Never read: a variable of this type is what carries the enum into the object's BTF.
 const volatile enum drop_reason drop_reason_in_btf = XDP_MALFORMED;
@@ -213,6 +229,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } shared_buckets SEC(".maps");
+
+// Where a tenant is attached: a port, and the tags of its VLAN. Absent tags are zeros.
+struct attachment {
+	__u16 port;
+	__be16 outer_type; // 0x8100 or 0x88a8
+	__u16 outer; // VLAN ids
+	__u16 inner; // of a second tag, whose type is 0x8100
+};
+struct access_end {
+	__u32 site; // the slot
+	__u32 worker; // that gets its packets, where the queue has a socket for each
+	struct bucket neighbours; // ARP and neighbour discovery, which a host can send as fast as it likes
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); // set by user space
+	__type(key, struct attachment);
+	__type(value, struct access_end);
+} access_ends SEC(".maps");
 
 // ---- small questions ----
 
@@ -447,6 +482,126 @@ static __always_inline __u64 judge(const void *data, const void *end, const stru
 	return TO_KERNEL;
 }
 
+// ---- access ports ----
+
+struct tag { // IEEE 802.1Q, 9.6
+	__be16 tci;
+	__be16 next_type;
+};
+
+#define TAG_CUSTOMER __constant_cpu_to_be16(ETH_P_8021Q)
+#define TAG_SERVICE __constant_cpu_to_be16(ETH_P_8021AD)
+#define VID(tci) (__be16_to_cpu(tci) & 0xfff)
+#define VID_NONE 0xffff // no id that a VLAN can have
+
+static __always_inline bool is_tag(__be16 type)
+{
+	return type == TAG_CUSTOMER || type == TAG_SERVICE;
+}
+
+// What is in front of a packet: its VLAN, and then what it is.
+struct place {
+	struct attachment attachment;
+	__be16 type;
+	const void *packet;
+};
+
+// Reads all tags: `beside` is the type of the outermost if it does not lie in the frame, and `tci` what it says. A tag for VLAN 0
+// alone tells a priority and no VLAN. Of what no end can have (three tags, other types inside) the inner id is none.
+static __always_inline bool find_place(const struct ethhdr *eth, const void *end, __be16 beside, __u16 tci, struct place *place)
+{
+	const struct tag *tag = (const void *)(eth + 1);
+	struct attachment *at = &place->attachment;
+	__be16 type = eth->h_proto;
+	*at = (struct attachment){ .port = port_index };
+	if (beside) {
+		at->outer_type = beside;
+		at->outer = tci & 0xfff;
+	} else if (is_tag(type)) {
+		if ((const void *)(tag + 1) > end)
+			return false;
+		at->outer_type = type;
+		at->outer = VID(tag->tci);
+		type = tag->next_type;
+		tag++;
+	}
+	if (at->outer_type && is_tag(type)) {
+		if ((const void *)(tag + 1) > end)
+			return false;
+		at->inner = type == TAG_CUSTOMER && !is_tag(tag->next_type) && VID(tag->tci) ? VID(tag->tci) : VID_NONE;
+		type = tag->next_type;
+		tag++;
+	} else if (!at->outer) {
+		at->outer_type = 0;
+	}
+	place->type = type;
+	place->packet = tag;
+	return true;
+}
+
+struct icmp6 {
+	__u8 type;
+	__u8 code;
+};
+#define NEIGHBOUR_SOLICITATION 135
+#define NEIGHBOUR_ADVERTISEMENT 136
+
+static __always_inline bool is_neighbour_discovery(const struct place *place, const void *end)
+{
+	const struct ipv6hdr *ip = place->packet;
+	const struct icmp6 *message = (const void *)(ip + 1);
+	if (place->type != __constant_cpu_to_be16(ETH_P_IPV6) || (const void *)(message + 1) > end || ip->nexthdr != IPPROTO_ICMPV6)
+		return false;
+	return message->type == NEIGHBOUR_SOLICITATION || message->type == NEIGHBOUR_ADVERTISEMENT;
+}
+
+// Questions to many are the gateway's, too. Their destination becomes its address: which group it was matters no more, and the
+// bit that marks one is the stamp's.
+static __always_inline __u64 judge_access(struct ethhdr *eth, const void *end, const struct place *place, const struct port *port, struct access_end *access)
+{
+	__u16 *mac = (__u16 *)eth->h_dest;
+	bool to_gateway = mac[0] == port->mac[0] && mac[1] == port->mac[1] && mac[2] == port->mac[2];
+	bool of_neighbours = place->type == __constant_cpu_to_be16(ETH_P_ARP) || is_neighbour_discovery(place, end);
+	if (!to_gateway && !(of_neighbours && eth->h_dest[0] & 1))
+		return XDP_NOT_GATEWAY;
+	if (of_neighbours) {
+		if (!take(&access->neighbours, bpf_ktime_get_ns(), neighbour_interval_ns, neighbour_burst_ns))
+			return XDP_NEIGHBOUR_RATE;
+		mac[0] = port->mac[0];
+		mac[1] = port->mac[1];
+		mac[2] = port->mac[2];
+	} else if (place->type != __constant_cpu_to_be16(ETH_P_IP) && place->type != __constant_cpu_to_be16(ETH_P_IPV6)) {
+		return XDP_NOT_IP;
+	}
+	return TO_RING(SHARE_SITES + access->site, access->worker);
+}
+
+static __always_inline __u64 judge_vlan(void *data, const void *end, const struct port *port, __be16 beside, __u16 tci)
+{
+	struct place place;
+	if (data + sizeof(struct ethhdr) > end || !find_place(data, end, beside, tci, &place))
+		return XDP_VLAN_UNKNOWN;
+	struct access_end *access = bpf_map_lookup_elem(&access_ends, &place.attachment);
+	if (access)
+		return judge_access(data, end, &place, port, access);
+	return has_wan && !place.attachment.outer_type ? judge(data, end, port) : XDP_VLAN_UNKNOWN;
+}
+
+// The tag that lay beside the frame, into it: between the addresses and the type.
+static __always_inline bool put_tag(struct xdp_md *ctx, __be16 type, __u16 tci)
+{
+	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(struct tag)))
+		return false;
+	__u16 *at = (void *)(long)ctx->data;
+	if ((void *)(at + 8) > (void *)(long)ctx->data_end)
+		return false;
+	for (int word = 0; word < 6; word++) // both addresses
+		at[word] = at[word + 2];
+	at[6] = type;
+	at[7] = __cpu_to_be16(tci);
+	return true;
+}
+
 // Writes the time into a frame that goes to a ring, over its destination: that is the port's own address, as `judge` has just
 // found, so it says nothing that user space does not know. The time lies above the lowest bit of the first byte, which is
 // set: it marks an address of a group, and a port never has one. So what has the bit was stamped here; no sender can forge
@@ -476,10 +631,9 @@ static __always_inline __u32 send(struct xdp_md *ctx, __u32 number, __u32 who)
 	return SENT;
 }
 
-SEC("xdp")
-int steer(struct xdp_md *ctx)
+static __always_inline int steer_frame(struct xdp_md *ctx, __be16 beside, __u16 tci)
 {
-	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 bytes = end - data;
 	__u32 row = port_index, queue = ctx->rx_queue_index;
 	struct port *port = bpf_map_lookup_elem(&ports, &row);
@@ -488,11 +642,13 @@ int steer(struct xdp_md *ctx)
 		return XDP_ABORTED; // no such row: the loader refuses such a port, and the kernel would trace this
 
 	count(&books->seen, bytes);
-	__u64 outcome = judge(data, end, port);
+	__u64 outcome = has_access ? judge_vlan(data, end, port, beside, tci) : judge(data, end, port);
 	if (outcome == TO_KERNEL) {
 		count(&books->passed, bytes);
 		return XDP_PASS;
 	}
+	if (IS_TO_RING(outcome) && beside && !put_tag(ctx, beside, tci))
+		outcome = XDP_NO_HEADROOM;
 	if (IS_TO_RING(outcome)) {
 		__u32 ring = (row * port_queues + queue) * queue_sockets + WORKER_OF(outcome) % own_sockets;
 		outcome = queue < port_queues ? send(ctx, ring, SHARE_OF(outcome)) : XDP_NO_SOCKET;
@@ -503,6 +659,26 @@ int steer(struct xdp_md *ctx)
 	}
 	count(&books->drops[outcome % DROP_REASONS], bytes);
 	return XDP_DROP;
+}
+
+SEC("xdp")
+int steer(struct xdp_md *ctx)
+{
+	return steer_frame(ctx, 0, 0);
+}
+
+// The outermost tag, if it does not lie in the frame: a kernel sends it beside a frame over veth, and a NIC may take it out. Only a
+// program that was loaded for one interface may ask (Linux 6.8), hence a second one.
+extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol, __u16 *tci) __ksym __weak;
+
+SEC("xdp")
+int steer_tagged(struct xdp_md *ctx)
+{
+	__be16 beside = 0;
+	__u16 tci = 0;
+	if (bpf_xdp_metadata_rx_vlan_tag(ctx, &beside, &tci))
+		beside = tci = 0;
+	return steer_frame(ctx, beside, tci);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

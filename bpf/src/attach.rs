@@ -41,6 +41,8 @@ pub struct Attached {
     pub took_over: bool,
     /// Why it is generic although nobody asked for that.
     pub why_generic: Option<io::Error>,
+    /// Why tags that lie beside a frame are not seen, on a port that carries VLANs.
+    pub no_tags: Option<Error>,
 }
 
 /// The MAC address of an interface, if it still has the index that the caller saw.
@@ -61,7 +63,7 @@ pub(crate) fn attach(
     path: &Path,
 ) -> Result<(OwnedFd, Attached), Error> {
     if let Some((link, mode)) = take_over(program, ifindex, name, mode, path)? {
-        return Ok((link, Attached { mode, took_over: true, why_generic: None }));
+        return Ok((link, Attached { mode, took_over: true, why_generic: None, no_tags: None }));
     }
     let (link, attached) = create(program, ifindex, name, mode)?;
     // Should this fail, `link` is closed, and the program leaves with it.
@@ -122,7 +124,7 @@ fn create(
     wanted: Option<Mode>,
 ) -> Result<(OwnedFd, Attached), Error> {
     let try_mode = |mode: Mode| sys::link_create(program, ifindex, mode.flags().bits());
-    let got = |mode, why_generic| move |link| (link, Attached { mode, took_over: false, why_generic });
+    let got = |mode, why_generic| move |link| (link, Attached { mode, took_over: false, why_generic, no_tags: None });
     let refused = |modes| {
         move |source: io::Error| match source.raw_os_error() {
             // EBUSY: a program is there in this mode. EEXIST: one is there in the other mode.

@@ -1,4 +1,4 @@
-//! Steering: the XDP program that decides which frames of a WAN port reach a worker, and what user space tells it.
+//! Steering: the XDP program that decides which frames of a port reach a worker, and what user space tells it.
 //!
 //! [`Steering::load`] makes the maps that all ports of a hub share; [`Steering::attach`] puts the program on a port and
 //! pins the link, so that the port fails closed: when the process is gone, the program stays and drops what is the
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use attach::{Attached, Mode};
 pub use error::{Error, Holder};
 pub use gauge::{Gauge, Stamp};
-pub use maps::{Count, PortCounters, SessionEntry, SessionState};
+pub use maps::{AccessEnd, Attachment, Count, PortCounters, SessionEntry, SessionState};
 pub use pin::{DEFAULT_PIN_ROOT, detach};
 pub use sys::Verdict;
 
@@ -69,8 +69,12 @@ pub struct Options {
     /// For each port by its number: the sockets on each of its queues, between which the program spreads frames by the
     /// worker of their session. One where nothing is said.
     pub sockets: Vec<u32>,
-    /// The number of sites: each has a share of a ring that runs full. 24 bytes of kernel memory a ring.
+    /// The number of sites and access ends: each has a share of a ring that runs full. 24 bytes of kernel memory a ring.
     pub sites: u32,
+    /// For each port by its number, what it carries. The WAN alone where nothing is said.
+    pub roles: Vec<Roles>,
+    /// How many access ends there may be.
+    pub access_ends: u32,
     /// One in 2^this of the frames that go to a ring takes the time along: see [`Gauge::unstamp`].
     pub stamp_bits: u8,
     /// How many initiations and fragments may reach control.
@@ -88,9 +92,15 @@ impl Options {
             rings: Rings { ports: 1, queues: 1, entries: 2048 },
             sockets: Vec::new(),
             sites: 1,
+            roles: Vec::new(),
+            access_ends: 0,
             stamp_bits: 6,
             limits: Limits::default(),
         }
+    }
+
+    fn roles(&self, port: u16) -> Roles {
+        self.roles.get(usize::from(port)).copied().unwrap_or_default()
     }
 
     fn sockets(&self, port: u16) -> u32 {
@@ -99,6 +109,21 @@ impl Options {
 
     fn sockets_max(&self) -> u32 {
         self.sockets.iter().copied().max().unwrap_or(1).max(1)
+    }
+}
+
+/// What a port carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Untagged: the network through which sites reach the hub. What else is untagged and not the hub's goes to the kernel.
+    pub wan: bool,
+    /// Access ends, by their VLANs. Then no other VLAN goes to the kernel either.
+    pub access: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { wan: true, access: false }
     }
 }
 
@@ -141,6 +166,8 @@ pub struct Limits {
     pub strangers: Rate,
     /// Fragments of UDP datagrams to the hub's addresses, from all sources together.
     pub fragments: Rate,
+    /// ARP and neighbour discovery of one access end.
+    pub neighbours: Rate,
     /// How many rows of known sources there are, two a source; beyond, the least recently used is forgotten. About 100 bytes
     /// each.
     pub known_sources: u32,
@@ -165,6 +192,9 @@ impl Default for Limits {
             strangers: Rate { per_second: 2_000, burst: 4_000 },
             // Two fragments a packet: 10,000 full-size packets a second from sites whose path has a small MTU.
             fragments: Rate { per_second: 20_000, burst: 2_000 },
+            // A host asks for its gateway once in half a minute: a network of thousands stays below it. All parcels of a worker
+            // last for the bursts of five ends that flood.
+            neighbours: Rate { per_second: 100, burst: 200 },
             known_sources: 65_536,
         }
     }
@@ -206,7 +236,7 @@ impl Steering {
         // So many sockets are more than any machine has, and their sum stays far from the limits of a map.
         maps::within("queue", options.rings.queues.saturating_sub(1), QUEUES_MAX)?;
         maps::within("socket of a queue", options.sockets_max() - 1, SOCKETS_MAX)?;
-        let (program, maps) = program::load(&options, 0, None)?;
+        let (program, maps) = program::load(&options, 0, None, None)?;
         for port in &options.listen_ports {
             maps.listen(*port)?;
         }
@@ -224,8 +254,19 @@ impl Steering {
         self.set_mac(port, mac)?;
         let directory = pin::prepare(&self.options.pin_root, &self.options.hub)?;
         let pin = directory.join(pin::encode(name));
-        let program = self.program(port)?.try_clone()?;
-        let (link, attached) = attach::attach(program.as_fd(), ifindex, name, mode, &pin)?;
+        // Only a program that was loaded for this very interface is told of tags beside a frame.
+        let bound = self
+            .options
+            .roles(port)
+            .access
+            .then(|| program::load(&self.options, port, Some(&self.maps), Some(ifindex)));
+        let (program, no_tags) = match bound {
+            None => (self.program(port)?.try_clone()?, None),
+            Some(Ok((program, _))) => (program, None),
+            Some(Err(why)) => (self.program(port)?.try_clone()?, Some(why)),
+        };
+        let (link, mut attached) = attach::attach(program.as_fd(), ifindex, name, mode, &pin)?;
+        attached.no_tags = no_tags;
         self.ports.insert(port, Port { program, link: Some(PinnedLink { link, pin }) });
         Ok(attached)
     }
@@ -273,6 +314,12 @@ impl Steering {
         self.gauges.shed(site)
     }
 
+    /// Frames of this VLAN of this port are the tenant's whose end this is.
+    pub fn set_access(&self, attachment: Attachment, end: AccessEnd) -> Result<(), Error> {
+        self.maps.check_port(attachment.port)?;
+        self.maps.set_access(attachment, end)
+    }
+
     /// Messages for this receiver index may pass. A slot is `index & (2^session_bits - 1)`.
     pub fn set_session(&self, slot: u32, entry: SessionEntry) -> Result<(), Error> {
         self.maps.set_session(slot, entry)
@@ -316,7 +363,7 @@ impl Steering {
     pub fn program(&mut self, port: u16) -> Result<&Program, Error> {
         self.maps.check_port(port)?;
         if !self.ports.contains_key(&port) {
-            let (program, _) = program::load(&self.options, port, Some(&self.maps))?;
+            let (program, _) = program::load(&self.options, port, Some(&self.maps), None)?;
             self.ports.insert(port, Port { program, link: None });
         }
         Ok(&self.ports[&port].program)

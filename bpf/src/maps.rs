@@ -30,7 +30,29 @@ macro_rules! maps {
     };
 }
 
-maps! { ports counters xsks rings shares listen_ports local_addresses sessions known_sources shared_buckets }
+maps! { ports counters xsks rings shares listen_ports local_addresses sessions known_sources shared_buckets access_ends }
+
+/// Where a tenant is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment {
+    /// The port's number.
+    pub port: u16,
+    /// The type of the outer tag, 0x8100 or 0x88a8; 0: untagged.
+    pub outer_type: u16,
+    /// The VLAN id of the outer tag; 0: none.
+    pub outer: u16,
+    /// The VLAN id of the inner tag; 0: none.
+    pub inner: u16,
+}
+
+/// What the program knows of an access end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessEnd {
+    /// Its slot.
+    pub site: u32,
+    /// The worker that gets its frames.
+    pub worker: u16,
+}
 
 /// What the program knows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +172,13 @@ impl Maps {
     fn write_session(&self, slot: u32, entry: types::session) -> Result<(), Error> {
         within("session slot", slot, self.sessions.max_entries())?;
         self.sessions.update(&slot.to_ne_bytes(), bytes_of(&entry), MapFlags::ANY).map_err(in_map("sessions"))
+    }
+
+    pub(crate) fn set_access(&self, attachment: Attachment, end: AccessEnd) -> Result<(), Error> {
+        let Attachment { port, outer_type, outer, inner } = attachment;
+        let row = types::attachment { port, outer_type: outer_type.to_be(), outer, inner };
+        let entry = types::access_end { site: end.site, worker: end.worker.into(), ..Default::default() };
+        self.access_ends.update(bytes_of(&row), bytes_of(&entry), MapFlags::ANY).map_err(in_map("access_ends"))
     }
 
     pub(crate) fn set_local(&self, address: IpAddr) -> Result<(), Error> {

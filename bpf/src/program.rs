@@ -26,10 +26,16 @@ mod skeleton {
 
 pub(crate) use skeleton::{OpenSteerMaps, SteerMaps, types};
 
-/// Loads the program for a port, with maps of its own, or with those of another port's load.
+/// Loads the program for a port, with maps of its own, or with those of another port's load; bound to an interface, if it is to be
+/// told of tags beside a frame. Such a one can be attached nowhere else, and not be run by test-run.
 ///
 /// The descriptors returned are all that is kept of the skeleton: the kernel holds the maps by the program.
-pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Result<(Program, Maps), Error> {
+pub(crate) fn load(
+    options: &Options,
+    port: u16,
+    shared: Option<&Maps>,
+    bound_to: Option<u32>,
+) -> Result<(Program, Maps), Error> {
     let _quiet = Capture::start();
     let refused = |source| Error::Load { source, log: Capture::take() };
 
@@ -42,6 +48,9 @@ pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Resul
     (constants.known_interval_ns, constants.known_burst_ns) = nanoseconds(limits.known_source);
     (constants.stranger_interval_ns, constants.stranger_burst_ns) = nanoseconds(limits.strangers);
     (constants.fragment_interval_ns, constants.fragment_burst_ns) = nanoseconds(limits.fragments);
+    (constants.neighbour_interval_ns, constants.neighbour_burst_ns) = nanoseconds(limits.neighbours);
+    let roles = options.roles(port);
+    (constants.has_wan, constants.has_access) = (roles.wan, roles.access);
     constants.port_queues = options.rings.queues;
     constants.queue_sockets = options.sockets_max();
     constants.own_sockets = options.sockets(port);
@@ -57,11 +66,19 @@ pub(crate) fn load(options: &Options, port: u16, shared: Option<&Maps>) -> Resul
             open.maps.rings.set_max_entries(rings).map_err(refused)?;
             open.maps.shares.set_max_entries(rings.saturating_mul(shares)).map_err(refused)?;
             open.maps.sessions.set_max_entries(slots(options)).map_err(refused)?;
+            open.maps.access_ends.set_max_entries(options.access_ends.max(1)).map_err(refused)?;
             open.maps.known_sources.set_max_entries(limits.known_sources.max(1)).map_err(refused)?;
         }
     }
+    open.progs.steer.set_autoload(bound_to.is_none());
+    open.progs.steer_tagged.set_autoload(bound_to.is_some());
+    if let Some(ifindex) = bound_to {
+        open.progs.steer_tagged.set_ifindex(ifindex);
+        open.progs.steer_tagged.set_flags(libbpf_sys::BPF_F_XDP_DEV_BOUND_ONLY);
+    }
     let loaded = open.load().map_err(refused)?;
-    let program = loaded.progs.steer.as_fd().try_clone_to_owned().map_err(Error::Descriptor)?;
+    let program = if bound_to.is_some() { loaded.progs.steer_tagged.as_fd() } else { loaded.progs.steer.as_fd() };
+    let program = program.try_clone_to_owned().map_err(Error::Descriptor)?;
     Ok((Program(program), Maps::of(&loaded.maps).map_err(refused)?))
 }
 

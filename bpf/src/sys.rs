@@ -64,6 +64,8 @@ plain! {
     session { index: 4, worker: 2, state: 1, reserved: 1, tenant: 4, site: 4 }
     bucket { full_at_ns: 8 }
     source { words: 16, port: 4 }
+    attachment { port: 2, outer_type: 2, outer: 2, inner: 2 }
+    access_end { site: 4, worker: 4, neighbours: 8 }
 }
 
 /// The bytes of a value.

@@ -403,3 +403,33 @@ fn a_place_without_bpffs_or_of_another_user_is_refused() {
     lab.hub().attach(0, wan0, "wan0", None).unwrap();
     assert_eq!(fs::metadata(root).unwrap().permissions().mode() & 0o777, 0o700, "what was open is closed");
 }
+
+#[test]
+fn a_port_with_vlans_has_a_program_of_its_own_and_is_taken_over_too() {
+    let mut lab = Lab::new("vlans");
+    lab.options.roles = vec![bpf::Roles { wan: false, access: true }];
+    lab.options.access_ends = 1;
+    // Nobody speaks on his own.
+    for name in ["wan0", "peer0"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
+    }
+    let ask = |id: u8| {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 2, 0x81, 0, 0, id, 0x08, 0x06]);
+        frame.extend([0; 28]);
+        send(&frame);
+    };
+    for took_over in [false, true] {
+        let mut steering = lab.hub();
+        let attachment = bpf::Attachment { port: 0, outer_type: 0x8100, outer: 100, inner: 0 };
+        steering.set_access(attachment, bpf::AccessEnd { site: 0, worker: 0 }).unwrap();
+        let attached = steering.attach(0, index("wan0"), "wan0", None).unwrap();
+        assert!(attached.no_tags.is_none(), "{:?}", attached.no_tags);
+        assert_eq!(attached.took_over, took_over);
+        (0..3).for_each(|_| ask(100));
+        (0..5).for_each(|_| ask(101));
+        // A known VLAN has a worker, which is missing here.
+        let dropped = |reason: DropReason| books(&steering, 0).drops[reason as usize].packets;
+        assert_eq!((dropped(DropReason::XdpNoSocket), dropped(DropReason::XdpVlanUnknown)), (3, 5));
+    }
+}

@@ -224,8 +224,9 @@ fn each_frame_moves_one_line_of_the_books() {
             assert_eq!(bench.book(frame), *expected, "{name}, {family}");
         }
     }
-    // The other reasons are in tests below.
-    let elsewhere = [XdpInitiationKnown, XdpInitiationStranger, XdpNoSocket, XdpFragmentRate, XdpShed];
+    // The other reasons are in tests below, and in those of access ports.
+    let mut elsewhere = vec![XdpInitiationKnown, XdpInitiationStranger, XdpNoSocket, XdpFragmentRate, XdpShed];
+    elsewhere.extend([XdpVlanUnknown, XdpNotGateway, XdpNotIp, XdpNeighbourRate, XdpNoHeadroom]);
     let booked: Vec<_> = rows.iter().map(|row| row.2).collect();
     for reason in counted_by_the_program(&mut bench.steering).keys().map(|name| reason_named(name)) {
         assert!(booked.contains(&Dropped(reason)) != elsewhere.contains(&reason), "{reason:?} belongs in one of them");
@@ -370,7 +371,13 @@ fn every_64th_frame_of_a_ring_carries_the_time_and_loses_nothing() {
 /// Buckets that do not fill again while a test runs.
 fn slow(known: u32, strangers: u32, fragments: u32) -> Limits {
     let rate = |burst| Rate { per_second: u32::from(burst != 0), burst };
-    Limits { known_source: rate(known), strangers: rate(strangers), fragments: rate(fragments), known_sources: 1000 }
+    Limits {
+        known_source: rate(known),
+        strangers: rate(strangers),
+        fragments: rate(fragments),
+        known_sources: 1000,
+        ..Limits::default()
+    }
 }
 
 /// A 1-per-second bucket gives its burst, and one more for each second that the test took.
