@@ -31,8 +31,9 @@ pub enum Until {
     End,
 }
 
-/// What a hub with this listen port needs.
-pub fn needs(listen_port: u16) -> Vec<Need> {
+/// What a hub with this listen port needs, and one with access ports: their XDP program is loaded for an interface, so that it is
+/// loaded again for one that is made anew.
+pub fn needs(listen_port: u16, access: bool) -> Vec<Need> {
     use Capability::{CAP_BPF, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_PERFMON};
     let need = |capability, until, purpose| Need { capability, purpose, until };
     let mut needs = vec![
@@ -40,7 +41,11 @@ pub fn needs(listen_port: u16) -> Vec<Need> {
         need(CAP_NET_RAW, Until::End, "open AF_XDP sockets"),
         need(CAP_BPF, Until::End, "load the XDP program and its maps"),
         // The program subtracts packet pointers, which the verifier allows only to who may look at kernel memory.
-        need(CAP_PERFMON, Until::Ready, "have the XDP program pass the kernel's verifier"),
+        need(
+            CAP_PERFMON,
+            if access { Until::End } else { Until::Ready },
+            "have the XDP program pass the kernel's verifier",
+        ),
         need(CAP_IPC_LOCK, Until::End, "keep packet memory beyond RLIMIT_MEMLOCK"),
     ];
     if listen_port < UNPRIVILEGED_PORTS {

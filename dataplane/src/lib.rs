@@ -2,6 +2,7 @@
 //!
 //! Begin with [`worker`]: it is the page on which a frame's way through the hub can be read from top to bottom.
 
+pub mod access;
 pub mod api;
 pub mod caps;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod monitor;
 #[cfg(test)]
 #[path = "../tests/mutate/mod.rs"]
 mod mutate;
+pub mod neighbours;
 pub mod notify;
 pub mod numa;
 pub mod packet;

@@ -5,9 +5,10 @@
 //! keeps the last reference to whatever it took away from the workers, and frees (and so zeroizes) it once it is the
 //! only holder. A worker's drop of a reference is a decrement, never a free.
 
+use crate::access::Link;
 use crate::ports::Ring;
 use crate::sites::Way;
-use crypto::Session;
+use crypto::{Session, Time};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
-use wire::{PortIndex, SiteSlot};
+use wire::{DropReason, PortIndex, SiteSlot};
 
 /// From control to a worker.
 #[derive(Debug)]
@@ -33,6 +34,11 @@ pub enum Order {
     },
     /// How frames for this site travel from now on.
     Way(SiteSlot, Way),
+    /// Where this access end is, and in which state.
+    Link(SiteSlot, Box<Link>),
+    /// What is known of a neighbour of this access end: its MAC address, and from when on control wants to hear that it is used; or
+    /// why what waits for it is to be dropped.
+    Neighbour(SiteSlot, IpAddr, Result<([u8; 6], Time), DropReason>),
     /// The routes of all tenants from now on.
     Tables(Arc<classifier::Tables>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
@@ -68,6 +74,13 @@ pub enum Event {
     },
     /// A packet waits for a session with this site, or its session ran out of counters.
     Wanted(SiteSlot),
+    /// A packet waits for the MAC address of this neighbour, or one went to an address that should be confirmed.
+    Neighbour {
+        /// The access end.
+        end: SiteSlot,
+        /// The neighbour's address.
+        address: IpAddr,
+    },
     /// An authenticated message came from another address than the site's last one.
     Moved {
         /// Its site.

@@ -24,8 +24,12 @@ pub enum Verdict {
     Counted,
     /// It is a site's keepalive: accepted, and at its end.
     Keepalive,
+    /// It came in the clear, by an access port.
+    Plain,
     /// It waits until its destination has a session.
     Stage,
+    /// It waits until the MAC address of its neighbour is known.
+    Resolve,
     /// It is sealed and addressed: transmit it on this port.
     Transmit(PortIndex),
 }
@@ -86,6 +90,12 @@ impl Packet {
     #[inline]
     pub fn goes_on(&self) -> bool {
         self.verdict == Verdict::Forward
+    }
+
+    /// Whether it waits for something that another worker may know already.
+    #[inline]
+    pub fn waits(&self) -> bool {
+        matches!(self.verdict, Verdict::Stage | Verdict::Resolve)
     }
 
     /// Ends its journey.

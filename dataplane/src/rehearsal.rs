@@ -3,6 +3,7 @@
 //! Tests, fuzz targets and benches rehearse here what the hub performs. Chunks are real, keys are real, and the far ends
 //! seal and open with sessions of their own.
 
+use crate::access::{Access, Link};
 use crate::mailbox::{Bell, ControlEnd, Event, mailbox};
 use crate::packet::{BATCH, Batch, Packet};
 use crate::sites::{Path, Sessions, Sites, Way};
@@ -20,7 +21,7 @@ use stats::{Rows, Shape, Totals};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use wire::{Outer, PortIndex, SiteSlot, Template, TenantSlot};
+use wire::{Outer, PortIndex, SiteSlot, Template, TenantSlot, Vlan};
 
 /// Low bits of a receiver index that are its slot, here.
 const BITS: u8 = 16;
@@ -39,10 +40,14 @@ pub struct Rehearsal {
     pub now: Time,
     /// The sites' own ends.
     pub far: Vec<Far>,
+    ends: Vec<(SiteSlot, TenantSlot, Link)>,
     umem: &'static Umem,
     /// The cipher of the far ends, which take packets one by one.
     pub aead: &'static dyn Backend,
 }
+
+/// The MAC address of the hub's port.
+pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// A site's own end of its tunnel.
 pub struct Far {
@@ -61,6 +66,15 @@ impl Rehearsal {
     /// # Panics
     /// If a prefix is none.
     pub fn new(tenants: &[Vec<Vec<&str>>], chunks: u32) -> Self {
+        Self::with_access(tenants, &[], chunks)
+    }
+
+    /// The same, with access ends on the hub's only port, beside the WAN: each with its tenant, its VLAN, and the hub's addresses.
+    /// Their slots follow those of all sites.
+    ///
+    /// # Panics
+    /// If a prefix or an address is none.
+    pub fn with_access(tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])], chunks: u32) -> Self {
         let umem = Umem::private(chunks, 2048);
         let aead = crypto::aead::single();
         // Not the one for this machine, which does small batches by ring: what the hub seals the other way, sites open one by one.
@@ -76,12 +90,22 @@ impl Rehearsal {
                 of_site.push(TenantSlot(t as u32));
             }
         }
+        let mut ends = Vec::new();
+        for (tenant, vlan, addresses) in access {
+            let (slot, tenant) = (SiteSlot(of_site.len() as u32), TenantSlot(*tenant));
+            let addresses: Vec<IpNet> = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+            addresses.iter().for_each(|net| _ = tables.add(tenant, *net, Target::Site(slot)));
+            of_site.push(tenant);
+            let (port, vlan, state) = (PortIndex(0), *vlan, Ok((PORT_MAC, MTU)));
+            ends.push((slot, tenant, Link { port, vlan, addresses, routes: Vec::new(), state }));
+        }
         let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
         let shape = Shape { tenants: tenants.len(), sites: of_site.len(), ports: 1 };
         let journey = Journey {
             tables: Arc::new(tables.build()),
             sessions: Sessions::new(BITS),
             sites: Sites::new(&of_site),
+            access: Access::default(),
             tenants: Tenants::new(tenants.iter().map(|_| tenant())),
             shelf: Shelf::new(tenants.len()),
             pool: umem.frames(0..chunks),
@@ -94,8 +118,9 @@ impl Rehearsal {
             identification: 0,
             stopped: false,
         };
-        let mut this = Self { journey, control, now: Time(1_000_000_000), far: Vec::new(), umem, aead };
-        for (slot, tenant) in of_site.iter().enumerate() {
+        let mut this = Self { journey, control, now: Time(1_000_000_000), far: Vec::new(), ends, umem, aead };
+        attach(&mut this.journey, &this.ends);
+        for (slot, tenant) in of_site.iter().enumerate().take(of_site.len() - access.len()) {
             this.connect(SiteSlot(slot as u32), *tenant);
         }
         this
@@ -129,12 +154,14 @@ impl Rehearsal {
     /// The journey of another worker of the same hub, which knows the same sites and sessions and has no chunk; and control's end
     /// of its mailbox.
     pub fn another(&self) -> (Journey, ControlEnd) {
-        let of_site: Vec<_> = self.far.iter().map(|far| far.tenant).collect();
+        let of_ends = self.ends.iter().map(|(_, tenant, _)| *tenant);
+        let of_site: Vec<_> = self.far.iter().map(|far| far.tenant).chain(of_ends).collect();
         let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
         let mut journey = Journey {
             tables: self.journey.tables.clone(),
             sessions: Sessions::new(BITS),
             sites: Sites::new(&of_site),
+            access: Access::default(),
             tenants: Tenants::new((0..self.journey.tenants.len()).map(|_| tenant())),
             shelf: Shelf::new(self.journey.tenants.len()),
             pool: Vec::new(),
@@ -153,6 +180,7 @@ impl Rehearsal {
             let site = journey.sites.at_mut(slot);
             (site.sending, site.way) = (Some(session), way_to(far.remote));
         }
+        attach(&mut journey, &self.ends);
         (journey, control)
     }
 
@@ -250,6 +278,27 @@ impl Rehearsal {
     pub fn census(&self) -> (usize, usize) {
         (self.journey.pool.len() + self.journey.shelf.len(), self.umem.chunks() as usize)
     }
+}
+
+/// Tells a journey of its access ends.
+fn attach(journey: &mut Journey, ends: &[(SiteSlot, TenantSlot, Link)]) {
+    journey.access = Access::new(1, ends.iter().map(|(slot, _, link)| (link.port, link.vlan, *slot)));
+    for (slot, _, link) in ends {
+        journey.sites.at_mut(*slot).link = Some(Box::new(link.clone()));
+    }
+}
+
+/// A packet as a host of a VLAN sends it to the hub.
+///
+/// # Panics
+/// If it is none.
+pub fn from_host(vlan: Vlan, source: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    let ethertype = if packet[0] >> 4 == 4 { wire::ethernet::IPV4 } else { wire::ethernet::IPV6 };
+    let mut frame = vec![0; vlan.header_len()];
+    let fields = wire::ethernet::Fields { destination: PORT_MAC, source, ethertype };
+    vlan.emit(&fields, &mut frame).expect("room for the header");
+    frame.extend_from_slice(packet);
+    frame
 }
 
 /// The way to a site on the hub's only port.

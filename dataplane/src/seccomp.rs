@@ -230,19 +230,23 @@ pub enum SeccompError {
     Apply(#[from] seccompiler::Error),
 }
 
-/// From here on, and for all threads that there are or will be, both filters hold. There is no way back.
-pub fn confine() -> Result<(), SeccompError> {
+/// From here on, and for all threads that there are or will be, both filters hold. There is no way back. `load`: an XDP program may
+/// still be loaded, for an access port whose interface is made anew.
+pub fn confine(load: bool) -> Result<(), SeccompError> {
     // The second last: it would not let the first be put in place otherwise than by its leave.
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    for filter in [deadly(arch)?, allow_list(arch)?] {
+    for filter in [deadly(arch)?, allow_list(arch, load)?] {
         seccompiler::apply_filter_all_threads(&filter)?;
     }
     Ok(())
 }
 
-fn allow_list(arch: TargetArch) -> Result<BpfProgram, seccompiler::BackendError> {
+fn allow_list(arch: TargetArch, load: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let rules = allowed().map(|call| Ok((call.number, call.only.rules()?)));
-    let rules: BTreeMap<_, _> = rules.collect::<Result<_, seccompiler::BackendError>>()?;
+    let mut rules: BTreeMap<_, _> = rules.collect::<Result<_, seccompiler::BackendError>>()?;
+    if load {
+        rules.entry(libc::SYS_bpf).or_default().extend(OneOf(0, bpf::LOADING).rules()?);
+    }
     let otherwise = SeccompAction::Errno(libc::ENOSYS as u32);
     SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()
 }

@@ -251,10 +251,12 @@ fn render(
     lines.0
 }
 
-/// What a site reaches through the hub: the other sites' prefixes, and the addresses of the hub itself.
+/// What a site reaches through the hub: the other sites' prefixes, those of servers at access ports, and the addresses of the hub itself.
 fn reachable_from(tenant: &Tenant, site: &Site) -> Vec<IpNet> {
     let others = tenant.sites.iter().filter(|other| other.name != site.name).flat_map(|other| &other.prefixes).copied();
-    let has_v4 = tenant.hub_addresses.iter().any(IpAddr::is_ipv4);
+    let others = others.chain(tenant.access.iter().flat_map(|end| end.prefixes()));
+    let has_v4 = tenant.access.iter().flat_map(|end| &end.addresses).any(|net| net.addr().is_ipv4())
+        || tenant.hub_addresses.iter().any(IpAddr::is_ipv4);
     let dummy = (!has_v4).then_some(IpAddr::V4(DUMMY_V4));
     others.chain(tenant.hub_addresses.iter().copied().chain(dummy).map(IpNet::from)).collect()
 }

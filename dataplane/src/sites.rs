@@ -1,5 +1,6 @@
 //! A worker's private view of sessions and sites: slot to session, site to session and way out. Only orders change it.
 
+use crate::access::Link;
 use crypto::{Role, Session};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -88,13 +89,28 @@ pub struct Site {
     pub wanted: bool,
     /// Packets parked for it.
     pub staged: u16,
+    /// Where it is, if it is no site but an access end: then it has no session, and its way is its neighbours'.
+    pub link: Option<Box<Link>>,
+    /// Neighbours of it whose MAC addresses packets wait for.
+    pub waited_for: u16,
 }
 
 impl Site {
     /// A site of which nothing is known but its tenant.
     pub fn new(tenant: TenantSlot) -> Self {
         let way = Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
-        Self { tenant, sending: None, way, moved: None, wanted: false, staged: 0 }
+        Self { tenant, sending: None, way, moved: None, wanted: false, staged: 0, link: None, waited_for: 0 }
+    }
+}
+
+impl Site {
+    /// The longest inner packet that fits the way there, if it is open.
+    #[inline]
+    pub fn payload_max(&self) -> Option<u16> {
+        match &self.link {
+            None => self.way.out.as_ref().ok().map(|path| path.payload_max),
+            Some(link) => link.state.ok().map(|(_, mtu)| mtu),
+        }
     }
 }
 

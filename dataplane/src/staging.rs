@@ -63,7 +63,8 @@ impl Shelf {
         self.take_first(sites, |p| p.to == site)
     }
 
-    fn take_first(&mut self, sites: &mut Sites, wanted: impl Fn(&Packet) -> bool) -> Option<Packet> {
+    /// Takes the oldest packet that is `wanted`.
+    pub fn take_first(&mut self, sites: &mut Sites, wanted: impl Fn(&Packet) -> bool) -> Option<Packet> {
         let at = self.packets.iter().position(wanted)?;
         let packet = self.packets.remove(at);
         sites.at_mut(packet.to).staged -= 1;

@@ -7,9 +7,10 @@
 //! 4. Start the API and control, which attaches the programs once it knows the hub's addresses: from the first frame on,
 //!    XDP knows what is the hub's and where to put it. A program that an earlier process left pinned is exchanged in place.
 
+use crate::access::Access;
 use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
-use crate::config::{Desired, Machine, Mode, Spread, group_id, validate_machine};
+use crate::config::{Desired, Machine, Mode, Role, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
 use crate::mailbox::{Bell, mailbox};
@@ -89,6 +90,8 @@ pub struct Port {
     pub bound: Bound,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// It has access ends.
+    vlans: bool,
     wanted_mode: Option<bpf::Mode>,
     busy_poll: Option<BusyPoll>,
     umem: &'static Umem,
@@ -119,6 +122,7 @@ impl Port {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
         let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode)?;
         self.mode = attached.mode;
+        self.see_tags(attached.no_tags)?;
         let driver = &self.driver;
         let copied = |error| format!("every frame is copied: the driver {driver} refused zero-copy ({error})");
         let generic =
@@ -143,6 +147,50 @@ impl Port {
             tracing::warn!("port {}: {warning}", self.name);
         }
         Ok(())
+    }
+
+    /// A VLAN is known by its tag: where that can't be seen, the port does not open. `no_tags` is why the program is not told of tags
+    /// beside frames.
+    fn see_tags(&mut self, no_tags: Option<bpf::Error>) -> anyhow::Result<()> {
+        let name = &self.name;
+        if !self.vlans {
+            return Ok(());
+        }
+        if self.mode == bpf::Mode::Generic {
+            bail!(
+                "port {name}: an access port needs XDP in its driver ({}), which shows whole frames and their tags",
+                self.driver
+            );
+        }
+        // What veth has beside a frame, no setting at this end puts into it.
+        match (no_tags, self.driver.as_str()) {
+            (None, "veth") => Ok(()),
+            (Some(why), "veth") => {
+                bail!("port {name}: VLAN tags that a kernel sends over veth can't be seen (Linux 6.8 can): {why}")
+            }
+            (no_tags, driver) => match (Device::leave_tags(name), no_tags) {
+                (Ok(changed), _) => {
+                    if changed {
+                        tracing::info!(
+                            "port {name}: the NIC's VLAN offload is turned off, so that tags stay in their frames"
+                        );
+                    }
+                    Ok(())
+                }
+                (Err(error), None) => {
+                    self.warn(format!(
+                        "the VLAN offload of the driver {driver} can't be turned off ({error}); should it not tell XDP of tags, \
+                         tagged frames look untagged"
+                    ));
+                    Ok(())
+                }
+                (Err(error), Some(why)) => {
+                    bail!(
+                        "port {name}: VLAN tags can't be seen: the driver {driver} takes them out of frames ({error}), and {why}"
+                    )
+                }
+            },
+        }
     }
 
     /// Opens and attaches again, on the interface that now has the name. The worker of each socket comes with it.
@@ -191,7 +239,7 @@ pub struct Places {
 /// Runs the hub until a signal ends it.
 pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     // 1. What can be refused.
-    let needs = caps::needs(desired.hub.listen_port.get());
+    let needs = caps::needs(desired.hub.listen_port.get(), desired.has_access());
     caps::check(&needs)?;
     let machine = Machine::this().context("could not read what this machine has")?;
     validate_machine(&desired, &machine)?;
@@ -214,7 +262,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     caps::confine(&needs)?;
 
     // 2. XDP, memory, sockets.
-    let sites: Vec<TenantSlot> = tenants_of_sites(&desired);
+    let sites: Vec<TenantSlot> = tenants_of_ends(&desired);
     let session_bits = crate::control::session_bits(sites.len());
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
@@ -224,6 +272,16 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let plan = plan(&desired, &machine, &devices);
     options.sockets = plan.sockets.clone();
     options.sites = sites.len() as u32;
+    let ends = crate::control::ends(&desired);
+    options.access_ends = ends.len() as u32;
+    options.roles = desired
+        .ports
+        .iter()
+        .map(|port| bpf::Roles {
+            wan: port.role == Role::Wan,
+            access: port.role == Role::Access || desired.has_ends(&port.name),
+        })
+        .collect();
     let steering = bpf::Steering::load(options)?;
     let cores = plan.cores.clone();
     let Opened { ports, mut rings, chunks } = open_ports(&desired, plan, devices, &steering)?;
@@ -260,7 +318,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             tables: tables.clone(),
             sessions: Sessions::new(session_bits),
             sites: Sites::new(&sites),
-            tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&t.hub_addresses))),
+            access: Access::new(ports.len(), ends.iter().map(|(slot, _, port, end)| (*port, end.vlan, *slot))),
+            tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&own_addresses(t)))),
             shelf: Shelf::new(desired.tenants.len()),
             pool: umem.frames(next_chunk..next_chunk + chunks[w]),
             out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
@@ -487,6 +546,7 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
             queues,
             sockets,
             mode: bpf::Mode::Native,
+            vlans: port.role == Role::Access || desired.has_ends(&port.name),
             wanted_mode: port.mode.map(|mode| match mode {
                 Mode::Native => bpf::Mode::Native,
                 Mode::Generic => bpf::Mode::Generic,
@@ -561,10 +621,17 @@ fn open_all(
     Ok(all)
 }
 
-/// The tenant of each site, by site slot: sites are numbered through all tenants, in the order of the configuration.
-pub fn tenants_of_sites(desired: &Desired) -> Vec<TenantSlot> {
+/// The tenant of each end, by slot: first the sites of all tenants, in the order of the configuration, then their access ends.
+pub fn tenants_of_ends(desired: &Desired) -> Vec<TenantSlot> {
     let sites = |(t, tenant): (usize, &crate::config::Tenant)| vec![TenantSlot(t as u32); tenant.sites.len()];
-    desired.tenants.iter().enumerate().flat_map(sites).collect()
+    let access = crate::control::ends(desired).into_iter().map(|(_, tenant, ..)| tenant);
+    desired.tenants.iter().enumerate().flat_map(sites).chain(access).collect()
+}
+
+/// The addresses from which a tenant hears of the hub: those that it was given for that, then those at its access ends.
+fn own_addresses(tenant: &crate::config::Tenant) -> Vec<IpAddr> {
+    let of_ends = tenant.access.iter().flat_map(|end| &end.addresses).map(|net| net.addr());
+    tenant.hub_addresses.iter().copied().chain(of_ends).collect()
 }
 
 /// The routes of all tenants.
@@ -578,6 +645,9 @@ pub fn tables(desired: &Desired) -> Tables {
             }
             slot += 1;
         }
+    }
+    for (slot, tenant, _, end) in crate::control::ends(desired) {
+        end.prefixes().for_each(|prefix| _ = builder.add(tenant, prefix, Target::Site(slot)));
     }
     builder.build()
 }

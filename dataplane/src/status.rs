@@ -194,6 +194,9 @@ pub struct Tenant {
     pub label: Option<String>,
     /// Its sites, in the order of the configuration.
     pub sites: Vec<Site>,
+    /// Its ends at access ports, in the order of the configuration.
+    #[serde(default)]
+    pub access: Vec<Access>,
     /// Packets of this tenant that were dropped, by the reason's name.
     pub drops: BTreeMap<String, u64>,
 }
@@ -300,6 +303,44 @@ pub struct Site {
     pub shed_packets: u64,
     /// The way to it through the underlay; null if there is no endpoint to look for.
     pub path: Option<Path>,
+}
+
+/// An end of a tenant at an access port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Access {
+    /// Its name inside the tenant: the port, and the VLAN's ids behind points.
+    pub name: String,
+    /// Whether its port is up.
+    pub up: bool,
+    /// The hub's addresses there, with the lengths of their networks.
+    pub addresses: Vec<String>,
+    /// The largest packet that fits.
+    pub mtu: Option<u32>,
+    /// Packets that came from its hosts and were theirs to send.
+    pub rx_packets: u64,
+    /// Their bytes: lengths of IP packets, as they are billed.
+    pub rx_bytes: u64,
+    /// Packets sent to its hosts.
+    pub tx_packets: u64,
+    /// And their bytes.
+    pub tx_bytes: u64,
+    /// Packets that wait now for the MAC address of a host.
+    pub staged: u32,
+    /// Frames of it that XDP dropped (`xdp_shed`), since it had its share of a ring that was more than half full.
+    pub shed_packets: u64,
+    /// The hosts that the hub has asked for, or knows.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A host on the VLAN of an access end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address, once it has answered.
+    pub mac: Option<String>,
+    /// `static`, `incomplete` (being asked for), `reachable`, `stale` (to be asked when it is next used) or `probe`.
+    pub state: String,
 }
 
 /// The way to a site: either a port and a next hop, or why there is none.

@@ -11,6 +11,7 @@
 //! The stages up to `address` may be another worker's, when this one has more than it can do ([`crate::team`]); dispatch
 //! never is, and so no flow changes its order.
 
+use crate::access::Access;
 use crate::clock;
 use crate::depot::Depot;
 use crate::mailbox::{Event, Order, WorkerEnd};
@@ -132,6 +133,8 @@ pub struct Journey {
     pub sessions: Sessions,
     /// Sites by slot.
     pub sites: Sites,
+    /// Access ends, and who is there.
+    pub access: Access,
     /// Tenants by slot.
     pub tenants: Tenants,
     /// Packets that wait for a session.
@@ -166,11 +169,9 @@ impl Journey {
             && let Some((mut batch, helped)) = team.retire()
         {
             // A helper may not have heard yet of a session that this worker has, and that nothing waits for any more.
-            if helped && batch.iter().any(|packet| packet.verdict == Verdict::Stage) {
-                let waiting = batch.iter_mut().filter(|packet| packet.verdict == Verdict::Stage);
-                waiting.for_each(|packet| packet.verdict = Verdict::Forward);
-                self.seal(&mut batch, now);
-                self.address(&mut batch, now);
+            if helped && batch.iter().any(Packet::waits) {
+                batch.iter_mut().filter(|packet| packet.waits()).for_each(|packet| packet.verdict = Verdict::Forward);
+                self.go_on(&mut batch, now);
             }
             self.dispatch(&mut batch);
             team.recycle(batch);
@@ -181,9 +182,17 @@ impl Journey {
     pub fn relay(&mut self, batch: &mut Batch, now: Time) {
         self.admit(batch, now);
         self.open(batch, now);
+        self.enter(batch, now);
         self.check(batch);
         self.route(batch);
+        self.visit(batch, now);
         self.adapt(batch, now);
+        self.go_on(batch, now);
+    }
+
+    /// The last stages, also for packets that begin or go on here: around each comes what its end needs.
+    pub fn go_on(&mut self, batch: &mut Batch, now: Time) {
+        self.deliver(batch, now);
         self.seal(batch, now);
         self.address(batch, now);
     }
@@ -192,6 +201,10 @@ impl Journey {
     fn admit(&mut self, batch: &mut Batch, now: Time) {
         self.movers.clear();
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            if self.is_of_access(packet) {
+                packet.verdict = Verdict::Plain;
+                continue;
+            }
             let outer = match Outer::parse(packet.frame.bytes()) {
                 Ok(outer) => outer,
                 Err(wire::Malformed::Fragment) => {
@@ -380,8 +393,7 @@ impl Journey {
                 self.answer(packet, DropReason::TtlExpired, Answer::TimeExceeded, now);
                 continue;
             }
-            let Ok(path) = &self.sites.at(packet.to).way.out else { continue };
-            let mtu = path.payload_max;
+            let Some(mtu) = self.sites.at(packet.to).payload_max() else { continue };
             if packet.inner_len > mtu {
                 // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).
                 self.answer(packet, DropReason::TooLarge, Answer::TooBig { mtu }, now);
@@ -490,7 +502,7 @@ impl Journey {
     pub fn dispatch(&mut self, batch: &mut Batch) {
         for mut packet in batch.drain(..) {
             match packet.verdict {
-                Verdict::Forward => unreachable!("the last stage leaves none"),
+                Verdict::Forward | Verdict::Plain => unreachable!("the last stage leaves none"),
                 Verdict::Transmit(port) if self.out[port.index()].len() < OUT_MAX => {
                     self.out[port.index()].push(packet.frame);
                     continue;
@@ -503,6 +515,12 @@ impl Journey {
                     true => self.rows.turns.to_control.add(1),
                     false => self.count_drop(&packet, DropReason::ControlBusy),
                 },
+                Verdict::Resolve => {
+                    let Some((leaving, reason)) = self.await_neighbour(packet) else { continue };
+                    self.show_staged(leaving.to);
+                    self.count_drop(&leaving, reason);
+                    packet = leaving;
+                }
                 Verdict::Stage => {
                     self.want(packet.to);
                     packet.verdict = Verdict::Forward;
@@ -510,6 +528,7 @@ impl Journey {
                     let oldest = self.shelf.park(packet, &mut self.sites);
                     self.show_staged(site);
                     let Some(oldest) = oldest else { continue };
+                    self.count_waiting((oldest.to, oldest.destination), -1);
                     self.show_staged(oldest.to);
                     self.count_drop(&oldest, DropReason::StagedOverflow);
                     packet = oldest;
@@ -534,6 +553,8 @@ impl Journey {
                 Order::Publish(session) => self.sessions.publish(session),
                 Order::Withdraw { site, index } => self.withdraw(site, index),
                 Order::Way(site, way) => self.redirect(site, way),
+                Order::Link(end, link) => self.sites.at_mut(end).link = Some(link),
+                Order::Neighbour(end, address, answer) => self.neighbour((end, address), answer, now),
                 Order::Tables(tables) => self.tables = tables,
                 Order::Use(session) => self.use_session(session, now),
                 Order::Keepalive(site) => self.keepalive(site, now),
@@ -605,7 +626,7 @@ impl Journey {
         self.mail.retire(ports.replace(place, new, &self.rows));
     }
 
-    fn show_staged(&self, site: SiteSlot) {
+    pub(crate) fn show_staged(&self, site: SiteSlot) {
         self.rows.site(site).staged.set(self.sites.at(site).staged.into());
         self.rows.turns.staged.set(self.shelf.len() as u64);
     }
@@ -660,10 +681,8 @@ impl Journey {
         Some(Packet::arrived(frame, port))
     }
 
-    /// The last stages, for packets that begin or go on here.
-    fn send(&mut self, batch: &mut Batch, now: Time) {
-        self.seal(batch, now);
-        self.address(batch, now);
+    pub(crate) fn send(&mut self, batch: &mut Batch, now: Time) {
+        self.go_on(batch, now);
         self.dispatch(batch);
     }
 

@@ -15,11 +15,15 @@ use std::time::Duration;
 
 use bolero::generator::produce;
 use ekiden_dataplane::api::{API_SOCKET, Api, CONTROL_SOCKET, QUEUE, Refused, Request, RunDir};
+use ekiden_dataplane::config::Idle;
+use ekiden_dataplane::mailbox::{Event, Order};
+use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::reassembly::{Outcome, Reassembly};
-use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
+use ekiden_dataplane::rehearsal::{Rehearsal, from_host, ipv4, ipv6};
 use ekiden_dataplane::status::Status;
 use mutate::{Change, Recipe, alter, corpus, mutate, seconds};
-use wire::{DropReason, SiteSlot};
+use wire::vlan::{SERVICE, Tagged};
+use wire::{DropReason, SiteSlot, Vlan};
 
 /// How often each place was reached, by its name.
 type Reached = BTreeMap<String, u64>;
@@ -44,17 +48,44 @@ impl Hub {
         Self { hub: Rehearsal::new(&[sites(), sites()], 2048), received: 0, sent: 0 }
     }
 
+    /// The same, with an end of each tenant in a VLAN, and the same addresses there.
+    fn with_access() -> Self {
+        let sites = || vec![vec!["10.9.1.0/24", "fd00:9:1::/64"], vec!["10.9.2.0/24", "fd00:9:2::/64"]];
+        let addresses: &[&str] = &["10.9.3.254/24", "fd00:9:3::fe/64"];
+        let hub =
+            Rehearsal::with_access(&[sites(), sites()], &[(0, vlan(0), addresses), (1, vlan(1), addresses)], 2048);
+        Self { hub, received: 0, sent: 0 }
+    }
+
     /// Lets the frames pass, and asserts: received + generated = sent + dropped + to control + keepalives + on the shelf.
     fn pass(&mut self, frames: &[Vec<u8>]) {
         let hub = &mut self.hub;
         self.received += frames.len() as u64;
         let out = hub.pass(frames);
         self.sent += out.len() as u64;
-        assert!(out.iter().all(|frame| hub.open(frame).is_some()), "a frame left that its site can't open");
+        let of_access =
+            |frame: &[u8]| Tagged::parse(frame).is_ok_and(|tagged| [vlan(0), vlan(1)].contains(&tagged.vlan));
+        let good = out.iter().all(|frame| hub.open(frame).is_some() || of_access(frame));
+        assert!(good, "a frame left that its site can't open");
         while let Some(parcel) = hub.control.parcel() {
             hub.control.recycle(parcel);
         }
-        let _ = hub.events();
+        // What control would say of neighbours: every other is there.
+        for event in hub.events() {
+            let Event::Neighbour { end, address } = event else { continue };
+            let odd = match address {
+                std::net::IpAddr::V4(address) => address.octets()[3] % 2 == 1,
+                std::net::IpAddr::V6(address) => address.octets()[15] % 2 == 1,
+            };
+            let until = hub.now + Duration::from_secs(30);
+            let answer = if odd { Ok(([2, 0, 0, 0, 0, 9], until)) } else { Err(DropReason::NeighbourUnresolved) };
+            hub.control.send(Order::Neighbour(end, address, answer));
+        }
+        let now = hub.now;
+        hub.journey.obey(now, &mut Ports::new(Vec::new(), 1, Idle::Adaptive));
+        let answered = hub.leave();
+        self.sent += answered.len() as u64;
+        assert!(answered.iter().all(|frame| of_access(frame)));
         let turns = &hub.journey.rows.turns;
         let dropped: u64 = hub.drops().iter().map(|(_, n)| n).sum();
         let ended =
@@ -171,6 +202,94 @@ fn any_frame_on_its_journey() {
             "generated",
             "to_control",
             "keepalives",
+        ],
+    );
+}
+
+/// The VLANs of ends, and one that is none's.
+fn vlan(which: u8) -> Vlan {
+    match which {
+        0 => Vlan::tagged(100),
+        1 => Vlan::double(SERVICE, 10, 100),
+        _ => Vlan::tagged(200),
+    }
+    .expect("ids of VLANs")
+}
+
+/// A frame of a host, or of a site to one, and what is changed of it; then how long the hub's questions take, and their answers.
+type Visit = (u8, u8, u8, u16, Vec<Change>, Vec<Change>);
+
+#[test]
+fn any_frame_of_an_access_port() {
+    let mut hub = AssertUnwindSafe(Hub::with_access());
+    let world = AssertUnwindSafe(&mut hub);
+    let visits = produce::<(Vec<Visit>, u8)>();
+    bolero::check!().with_test_time(seconds()).with_generator(visits).for_each({
+        let mut world = world;
+        move |(visits, whim)| {
+            let hub = &mut world.0;
+            let none: &[Vec<u8>] = &[];
+            let frames: Vec<Vec<u8>> = visits
+                .iter()
+                .map(|(kind, tenant, host, len, inside, outside)| {
+                    let (tenant, len, v6) = (tenant % 2, 48 + usize::from(*len) % 1400, host % 2 == 1);
+                    let to = |v4: [u8; 4], text: &str, hops| match v6 {
+                        false => ipv4([10, 9, 3, *host], v4, hops, len),
+                        true => ipv6(&format!("fd00:9:3::{host:x}"), text, hops, len),
+                    };
+                    let mut packet = match kind % 8 {
+                        0 => to([10, 9, 3, 254], "fd00:9:3::fe", 64),
+                        1 => to([10, 9, 3, 7], "fd00:9:3::7", 64),
+                        2 => to([10, 9, 1, 1], "fd00:9:1::1", 1),
+                        3..=5 => to([10, 9, 1, 1], "fd00:9:1::1", 64),
+                        _ if v6 => ipv6("fd00:9:1::1", &format!("fd00:9:3::{host:x}"), 64, len),
+                        _ => ipv4([10, 9, 1, 1], [10, 9, 3, *host], 64, len),
+                    };
+                    if kind % 8 == 0 && !v6 {
+                        // A ping, whose checksum is right until something is changed.
+                        (packet[9], packet[20], packet[21]) = (1, 8, 0);
+                        packet[10..12].fill(0);
+                        let sum = wire::checksum::Sum::ZERO.bytes(&packet[..20]).finish();
+                        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+                        packet[22..24].fill(0);
+                        let sum = wire::checksum::Sum::ZERO.bytes(&packet[20..]).finish();
+                        packet[22..24].copy_from_slice(&sum.to_be_bytes());
+                    }
+                    few(inside).for_each(|change| alter(&mut packet, *change, none));
+                    packet.truncate(1600);
+                    if kind % 8 > 5 {
+                        return hub.hub.seal(usize::from(tenant) * 2, &packet);
+                    }
+                    let at = if kind / 8 % 8 == 0 { 2 } else { tenant };
+                    let mut frame = match packet.is_empty() {
+                        true => vec![0; 14],
+                        false => from_host(vlan(at), [2, 0, 0, 0, 0, *host], &packet),
+                    };
+                    if kind / 64 == 0 {
+                        few(outside).for_each(|change| alter(&mut frame, *change, none));
+                    }
+                    frame.truncate(1792);
+                    frame
+                })
+                .collect();
+            hub.pass(&frames);
+            hub.hub.now.0 += u64::from(*whim) * 1_000_000_000;
+        }
+    });
+    must_have_reached(
+        &hub.reached(),
+        &[
+            "access_unknown",
+            "gateway_source",
+            "gateway_not_ping",
+            "neighbour_unresolved",
+            "source_not_allowed",
+            "inner_malformed",
+            "ttl_expired",
+            "staged_overflow",
+            "martian",
+            "sent",
+            "generated",
         ],
     );
 }

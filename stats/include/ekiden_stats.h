@@ -228,7 +228,7 @@ struct ekiden_worker_state {
 
 /* What control says of a site. */
 struct ekiden_site_state {
-    uint64_t session; /* 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired. */
+    uint64_t session; /* 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired, 5 an access end whose port is up. */
     uint64_t last_handshake_at; /* When the last handshake was completed: ns since boot, 0 for never. */
     uint64_t handshakes; /* Handshakes completed, whoever began. */
     uint64_t located; /* Whether it is known where the site is: 1 yes, 0 no. */

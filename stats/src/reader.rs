@@ -327,6 +327,7 @@ impl Reader {
                 2 => SessionState::Live,
                 3 => SessionState::Rekey,
                 4 => SessionState::Expired,
+                5 => SessionState::Attached,
                 _ => SessionState::None,
             };
             site.last_handshake_at = row.last_handshake_at.read();

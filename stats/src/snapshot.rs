@@ -139,6 +139,8 @@ pub enum SessionState {
     Rekey,
     /// There was one.
     Expired,
+    /// It is an access end, which needs none, and its port is up.
+    Attached,
 }
 
 /// A site.

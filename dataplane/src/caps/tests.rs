@@ -29,9 +29,9 @@ fn without(capabilities: &[Capability]) {
 #[test]
 fn what_is_missing_is_named_with_the_line_that_helps() {
     apart(|| {
-        check(&needs(51820)).expect("the tests run as root");
+        check(&needs(51820, false)).expect("the tests run as root");
         without(&[Capability::CAP_NET_RAW, Capability::CAP_BPF]);
-        let text = check(&needs(51820)).unwrap_err().to_string();
+        let text = check(&needs(51820, false)).unwrap_err().to_string();
         assert_eq!(
             text,
             "the hub lacks what it needs: CAP_NET_RAW (to open AF_XDP sockets), CAP_BPF (to load the XDP program and its \
@@ -43,15 +43,15 @@ fn what_is_missing_is_named_with_the_line_that_helps() {
 
 #[test]
 fn a_low_port_needs_one_more() {
-    assert!(needs(1024).iter().all(|need| need.capability != Capability::CAP_NET_BIND_SERVICE));
-    assert!(needs(1023).iter().any(|need| need.capability == Capability::CAP_NET_BIND_SERVICE));
+    assert!(needs(1024, false).iter().all(|need| need.capability != Capability::CAP_NET_BIND_SERVICE));
+    assert!(needs(1023, false).iter().any(|need| need.capability == Capability::CAP_NET_BIND_SERVICE));
 }
 
 #[test]
 fn what_is_permitted_is_made_effective() {
     apart(|| {
         ::caps::drop(None, CapSet::Effective, Capability::CAP_NET_RAW).unwrap();
-        check(&needs(51820)).unwrap();
+        check(&needs(51820, false)).unwrap();
         assert!(::caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_RAW).unwrap());
     });
 }
@@ -59,7 +59,7 @@ fn what_is_permitted_is_made_effective() {
 #[test]
 fn only_the_named_capabilities_are_left_in_every_set() {
     apart(|| {
-        let needs = needs(443);
+        let needs = needs(443, false);
         confine_thread(&needs).unwrap();
         let named = needs.iter().fold(0, |mask, need| mask | need.capability.bitmask());
         let named = format!("{named:016x}");
@@ -81,7 +81,7 @@ fn under_a_unit_that_limits_the_bounding_set_itself_it_is_left_alone() {
     apart(|| {
         without(&[Capability::CAP_SETPCAP]);
         let before = kernels_word("CapBnd");
-        confine_thread(&needs(51820)).unwrap();
+        confine_thread(&needs(51820, false)).unwrap();
         assert_eq!(kernels_word("CapBnd"), before);
         assert!(!::caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_ADMIN).unwrap());
         // And yet root's own right to all that is in that set does not come back when a program is executed.
@@ -95,7 +95,7 @@ fn under_a_unit_that_limits_the_bounding_set_itself_it_is_left_alone() {
 #[test]
 fn with_the_named_capabilities_alone_sockets_and_pins_can_be_made() {
     apart(|| {
-        confine_thread(&needs(51820)).unwrap();
+        confine_thread(&needs(51820, false)).unwrap();
         let family = rustix::net::AddressFamily::from_raw(44); // AF_XDP
         let socket = || rustix::net::socket(family, rustix::net::SocketType::RAW, None);
         assert!(socket().expect("with CAP_NET_RAW").as_raw_fd() >= 0);
@@ -113,7 +113,7 @@ fn with_the_named_capabilities_alone_sockets_and_pins_can_be_made() {
 fn a_process_of_several_threads_is_refused() {
     let (let_go, hold) = std::sync::mpsc::channel::<()>();
     let other = std::thread::spawn(move || hold.recv());
-    let error = confine(&needs(51820)).unwrap_err();
+    let error = confine(&needs(51820, false)).unwrap_err();
     assert!(matches!(error, CapsError::Threads(count) if count > 1), "{error}");
     drop(let_go);
     let _ = other.join();

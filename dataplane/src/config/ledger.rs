@@ -160,6 +160,17 @@ impl TenantLedger {
         }
     }
 
+    /// Sites and access ends are told apart by their names alone.
+    pub(super) fn end_name(&mut self, name: &str, at: &Origin, tenant: &str, problems: &Problems) {
+        if let Some(first) = self.sites.note(name.to_owned(), at, String::new) {
+            let message = format!(
+                "access end {name:?} of {tenant}: another end or site has this name at {}; each needs its own",
+                first.at
+            );
+            problems.add(at, message);
+        }
+    }
+
     pub(super) fn prefixes(&mut self, prefixes: &[Located<IpNet>], site: usize, table: &Table<'_>) {
         self.claims.extend(prefixes.iter().map(|prefix| Claim {
             net: prefix.value,

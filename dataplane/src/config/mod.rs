@@ -4,6 +4,7 @@
 //! [`validate_machine`] compares it with the interfaces and cores of this one. Both say everything that is wrong at
 //! once, each problem with its file and line, what was found, and what would be right.
 
+mod access;
 mod errors;
 mod include;
 mod keys;
@@ -23,6 +24,8 @@ use std::path::Path;
 use ipnet::IpNet;
 use wire::TenantId;
 
+pub use access::Access;
+pub(crate) use access::is_everybodys;
 pub(crate) use errors::nearest;
 pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
@@ -57,6 +60,18 @@ pub struct Desired {
     pub tenants: Vec<Tenant>,
     /// Tells texts of the configuration apart.
     pub digest: Digest,
+}
+
+impl Desired {
+    /// Whether tenants are attached to a port.
+    pub fn has_ends(&self, port: &PortName) -> bool {
+        self.tenants.iter().flat_map(|tenant| &tenant.access).any(|end| end.port == *port)
+    }
+
+    /// Whether any port is, or may be, one that tenants are attached to.
+    pub fn has_access(&self) -> bool {
+        self.ports.iter().any(|port| port.role == Role::Access || self.has_ends(&port.name))
+    }
 }
 
 /// A number that is another one for another text of the configuration. All are equal to each other: it is no part of what is desired.
@@ -155,8 +170,10 @@ pub struct Port {
 /// What is connected to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The network through which sites reach the hub.
+    /// The network through which sites reach the hub. VLANs on it may be tenants' access ends.
     Wan,
+    /// Tenants' servers.
+    Access,
 }
 
 /// Where an XDP program runs.
@@ -181,6 +198,8 @@ pub struct Tenant {
     pub hub_addresses: Vec<IpAddr>,
     /// Its offices, by names unique within the tenant. No two prefixes overlap.
     pub sites: Vec<Site>,
+    /// Its ends at access ports, whose names no site has. Their prefixes overlap nobody's either.
+    pub access: Vec<Access>,
     /// Where the tenant is configured.
     pub origin: Origin,
 }

@@ -20,8 +20,8 @@ use super::keys::{self, PresharedKey, PrivateKey, PublicKey};
 use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
 use super::{
-    Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, include,
-    values,
+    Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, access,
+    include, values,
 };
 
 static ROOT: Shape = Shape {
@@ -103,6 +103,7 @@ static TENANT: Shape = Shape {
         optional("label", r#"label = "Acme KK""#),
         optional("hub_addresses", r#"hub_addresses = ["10.9.0.1"]"#),
         optional("site", r#"[[tenant.site]] with name = "osaka""#),
+        optional("access", r#"[[tenant.access]] with port = "eth1" and addresses = ["10.9.2.254/24"]"#),
     ],
 };
 
@@ -122,7 +123,9 @@ static SITE: Shape = Shape {
 };
 
 /// Every shape, to find where a misplaced key belongs.
-pub(super) static SHAPES: [&Shape; 8] = [&ROOT, &HUB, &CRYPTO, &WORKERS, &STATS, &PORT, &TENANT, &SITE];
+pub(super) static SHAPES: [&Shape; 11] = [
+    &ROOT, &HUB, &CRYPTO, &WORKERS, &STATS, &PORT, &TENANT, &SITE, &access::ACCESS, &access::NEIGHBOUR, &access::ROUTE,
+];
 
 /// What a site without a `public_key` is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -180,6 +183,7 @@ impl<'a> Walk<'a> {
             self.included_file(&file, turn);
         }
         self.ledger.no_code_reads_as_an_id(problems);
+        access::ends_fit_ports(&ports, &self.tenants, problems);
         Some((hub?, workers, stats, ports))
     }
 
@@ -288,6 +292,10 @@ impl<'a> Walk<'a> {
         for (turn, site) in table.tables("site", &SITE).iter().enumerate() {
             sites.extend(self.site(site, turn, table.owner(), &mut ledger));
         }
+        let mut access = Vec::new();
+        for (turn, end) in (sites.len() + 1..).zip(table.tables("access", &access::ACCESS)) {
+            access.extend(access::read(&end, turn, table.owner(), &mut ledger, self.problems));
+        }
         ledger.hub_addresses(&hub_addresses, table);
         ledger.no_claims_overlap(self.problems);
         Some(Tenant {
@@ -296,6 +304,7 @@ impl<'a> Walk<'a> {
             label: label.map(|label| label.value).unwrap_or_default(),
             hub_addresses: hub_addresses.into_iter().map(|address| address.value).collect(),
             sites,
+            access,
             origin: table.at().clone(),
         })
     }

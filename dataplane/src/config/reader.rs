@@ -246,6 +246,19 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// The same, where a single integer stands for a list of it.
+    pub(super) fn one_or_more_integers<T>(
+        &self,
+        key: &'static str,
+        each: &'static str,
+        parse: impl Fn(i128) -> Result<T, String>,
+    ) -> Vec<Located<T>> {
+        match self.entries.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Integer(_)) => self.integer(key, parse).into_iter().collect(),
+            _ => self.integers(key, each, parse),
+        }
+    }
+
     /// The table under a key.
     pub(super) fn table(&self, key: &'static str, shape: &'static Shape) -> Option<Table<'a>> {
         match self.entries.get(key)?.get_ref() {
@@ -333,8 +346,8 @@ fn unknown_key_hint(shape: &Shape, key: &str) -> String {
     let elsewhere: Vec<_> = super::parse::SHAPES.iter().filter(takes).map(|other| other.title).collect();
     let here: Vec<_> = shape.keys.iter().map(|known| known.name).collect();
     match nearest(key, here.iter().copied()) {
-        _ if !elsewhere.is_empty() => format!("it belongs to {}", elsewhere.join(" or ")),
         Some(near) => format!("did you mean {near:?}?"),
+        _ if !elsewhere.is_empty() => format!("it belongs to {}", elsewhere.join(" or ")),
         None => format!("known here: {}", here.join(", ")),
     }
 }

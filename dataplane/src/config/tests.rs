@@ -294,6 +294,66 @@ fn values_of_a_site_are_refused_by_name() {
     }
 }
 
+/// A port for tenants' servers, and an end of tenant 1 there, as far as line 13.
+const ACCESS: &str = "[[port]]\nname = \"a0\"\nrole = \"access\"\n[[tenant]]\nid = 1\n[[tenant.access]]\n";
+
+#[test]
+fn access_ends_are_refused_by_name() {
+    let place = Place::new();
+    for (text, expected) in rows(include_str!("tests/refused/access.txt")) {
+        assert_eq!(place.messages(&format!("{HEAD}{ACCESS}{text}\n")), expected, "{text}");
+    }
+    let generic = HEAD.replace("role = \"wan\"", "role = \"wan\"\nmode = \"generic\"");
+    let end = "[[tenant]]\nid = 1\n[[tenant.access]]\nport = \"d0\"\nvlan = 7\naddresses = [\"10.9.2.1/24\"]\n";
+    let [message] = &place.messages(&format!("{generic}{end}"))[..] else { panic!("one message") };
+    assert!(message.contains("generic mode") && message.contains("native is right"), "{message}");
+}
+
+#[test]
+fn access_ends_of_all_kinds_are_read() {
+    let place = Place::new();
+    let text = format!(
+        r#"{HEAD}{ACCESS}
+            port = "a0"
+            addresses = ["10.9.2.254/24", "fd00:9:2::fe/64"]
+            neighbour = [{{ address = "10.9.2.9", mac = "02:00:00:00:00:AF" }}]
+            route = [{{ prefix = "10.9.128.0/17", via = "10.9.2.1" }}]
+            [[tenant.access]]
+            port = "a0"
+            vlan = 100
+            addresses = ["10.9.3.0/31"]
+            [[tenant]]
+            id = 2
+            [[tenant.access]]
+            port = "a0"
+            vlan = [10, 100]
+            addresses = ["10.9.2.254/24"]
+            [[tenant.access]]
+            port = "d0"
+            vlan = [10, 100]
+            outer_tag = "802.1q"
+            addresses = ["fd00:9:2::fe/64"]
+            "#
+    );
+    let desired = place.load(&text).unwrap();
+    assert_eq!(desired.ports[1].role, Role::Access);
+    let [first, second] = &desired.tenants[..] else { panic!("two tenants") };
+    let names = |tenant: &Tenant| tenant.access.iter().map(Access::name).collect::<Vec<_>>();
+    assert_eq!(
+        (names(first), names(second)),
+        (vec!["a0".into(), "a0.100".into()], vec!["a0.10.100".into(), "d0.10.100".into()])
+    );
+    let untagged = &first.access[0];
+    assert_eq!(untagged.vlan, wire::Vlan::UNTAGGED);
+    assert_eq!(untagged.neighbours, [("10.9.2.9".parse().unwrap(), [2, 0, 0, 0, 0, 0xaf])]);
+    assert_eq!(untagged.routes, [("10.9.128.0/17".parse().unwrap(), "10.9.2.1".parse().unwrap())]);
+    let prefixes: Vec<String> = untagged.prefixes().map(|net| net.to_string()).collect();
+    assert_eq!(prefixes, ["10.9.2.0/24", "fd00:9:2::/64", "10.9.128.0/17"]);
+    assert_eq!(first.access[1].vlan, wire::Vlan::tagged(100).unwrap());
+    assert_eq!(second.access[0].vlan, wire::Vlan::double(wire::vlan::SERVICE, 10, 100).unwrap());
+    assert_eq!(second.access[1].vlan, wire::Vlan::double(wire::vlan::CUSTOMER, 10, 100).unwrap());
+}
+
 #[test]
 fn the_hub_its_workers_and_ports_are_refused_by_name() {
     let place = Place::new();

@@ -154,8 +154,9 @@ pub(super) fn group(name: &str) -> Result<String, String> {
 pub(super) fn role(text: &str) -> Result<Role, String> {
     match text {
         "wan" => Ok(Role::Wan),
-        "access" | "trunk" => Err("this version of ekiden has no such ports yet; \"wan\" is the only role".to_owned()),
-        _ => Err("\"wan\" is the only role".to_owned()),
+        "access" => Ok(Role::Access),
+        "trunk" => Err("this version of ekiden has no such ports yet; \"wan\" or \"access\" are right".to_owned()),
+        _ => Err("\"wan\" (towards sites) or \"access\" (towards tenants' servers) are right".to_owned()),
     }
 }
 
@@ -215,6 +216,52 @@ pub(super) fn interface_address(text: &str) -> Result<IpNet, String> {
     let net = network(text)?;
     unicast(net.addr())?;
     Ok(net)
+}
+
+/// An address of the hub on a VLAN, with the length of the network there.
+pub(super) fn gateway_address(text: &str) -> Result<IpNet, String> {
+    let net = network(text)?;
+    unicast(net.addr())?;
+    super::access::gateway(net)
+}
+
+/// A host on a VLAN.
+pub(super) fn neighbour_address(text: &str) -> Result<IpAddr, String> {
+    if text.contains('/') {
+        return Err("a host has no prefix length; leave the / and what follows out".to_owned());
+    }
+    let address = ip(text)?;
+    unicast(address)?;
+    Ok(address)
+}
+
+pub(super) fn vlan_id(number: i128) -> Result<u16, String> {
+    let id = u16::try_from(number).ok().filter(|id| (1..=wire::vlan::ID_MAX).contains(id));
+    id.ok_or_else(|| format!("a VLAN id is 1 to {}; for frames without a tag, leave vlan out", wire::vlan::ID_MAX))
+}
+
+/// The type of the outer of two tags.
+pub(super) fn outer_tag(text: &str) -> Result<u16, String> {
+    match text {
+        "802.1ad" => Ok(wire::vlan::SERVICE),
+        "802.1q" => Ok(wire::vlan::CUSTOMER),
+        _ => Err("\"802.1ad\" (0x88a8, as if left out) or \"802.1q\" (0x8100) are right".to_owned()),
+    }
+}
+
+/// The MAC address of one station.
+pub(super) fn mac(text: &str) -> Result<[u8; 6], String> {
+    const RULE: &str = "six bytes in hexadecimal are right, like 02:00:00:00:00:01";
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
+        .collect();
+    let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()).ok_or(RULE)?;
+    match mac {
+        _ if mac == [0; 6] => Err("nobody has the address of zeros".to_owned()),
+        _ if mac[0] & 1 != 0 => Err("a group's address is no station's".to_owned()),
+        _ => Ok(mac),
+    }
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -19,6 +19,9 @@ pub fn enter(directory: &mut Directory<'_>, desired: &Desired, ports: &[Port]) -
             slot.0 += 1;
         }
     }
+    for (slot, tenant, _, access) in super::ends(desired) {
+        directory.site(slot, tenant, &access.name())?;
+    }
     ports.iter().try_for_each(|port| directory.port(port.index, &port.name, port.queues, RING))
 }
 
@@ -33,6 +36,7 @@ impl Control {
                 self.flooded();
             }
             self.write_hub(now);
+            self.write_ends();
         }
         self.segment.tick(now, part, SWEEP_PARTS);
     }
@@ -115,10 +119,22 @@ impl Control {
             SessionState::Live => 2,
             SessionState::Rekey => 3,
             SessionState::Expired => 4,
+            SessionState::Attached => 5,
         });
         state.last_handshake_at.set(site.peer.last_handshake().map_or(0, |at| at.0));
         state.located.set(site.endpoint.is_some().into());
         state.shed_packets.set(self.steering.shed(slot.0));
+    }
+
+    /// Access ends have no session, and no moment at which they are looked at: all at once.
+    pub(super) fn write_ends(&self) {
+        for end in self.ends.iter() {
+            let state = self.figures.site(end.slot);
+            let up = end.link.state.is_ok();
+            state.session.set(if up { 5 } else { 0 });
+            state.located.set(up.into());
+            state.shed_packets.set(self.steering.shed(end.slot.0));
+        }
     }
 
     /// A handshake ended in a session.

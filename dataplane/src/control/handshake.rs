@@ -25,6 +25,12 @@ impl Control {
     /// A parcel of a worker: a handshake message, or a fragment.
     pub(super) fn receive(&mut self, worker: usize, parcel: &Parcel) {
         let frame = parcel.frame();
+        if let Some(heard) = self.hear_access(parcel) {
+            if let Err(reason) = heard {
+                self.figures.drops.count(reason, frame.len());
+            }
+            return;
+        }
         match Outer::parse(frame) {
             Ok(outer) => {
                 let datagram = &frame[outer.payload.clone()];

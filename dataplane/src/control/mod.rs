@@ -7,6 +7,7 @@
 //!   workers' parcels --/                            \--> state file, status
 //! ```
 
+mod access;
 mod figures;
 mod handshake;
 mod report;
@@ -14,6 +15,7 @@ mod sites;
 mod slots;
 mod timers;
 
+pub use access::ends;
 pub use figures::enter;
 pub use report::Facts;
 pub use sites::Endpoint;
@@ -112,6 +114,7 @@ pub struct Control {
     first_site: Vec<u32>,
 
     sites: Vec<Site>,
+    ends: access::Ends,
     by_key: AHashMap<PublicKey, SiteSlot>,
     /// What is known of the way to each remote, and who wants to know.
     reach: AHashMap<Watched, (Option<Reach>, Vec<SiteSlot>)>,
@@ -176,7 +179,7 @@ impl Control {
             tracing::warn!("{warning}");
             facts.warnings.push(warning);
         }
-        let sites = Site::all(&desired, &state, workers.len());
+        let (sites, ends) = (Site::all(&desired, &state, workers.len()), access::Ends::new(&desired));
         let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
         let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
         let chunk_size = ports.first().map_or(2048, |port| port.chunk_size() as usize);
@@ -222,6 +225,7 @@ impl Control {
             ports,
             facts,
             sites,
+            ends,
             by_key,
             startup,
         }
@@ -247,7 +251,8 @@ impl Control {
         loop {
             self.hear_workers();
             self.run_timers();
-            let wait = self.timers.next().map_or(SWEEP, |at| at.since(clock::now()));
+            let next = [self.timers.next(), self.ends.neighbours.next()].into_iter().flatten().min();
+            let wait = next.map_or(SWEEP, |at| at.since(clock::now()));
             if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
                 // More waits than one turn reads: go on at once, but let the runtime look at its sockets and signals
                 // before, or a flood of handshakes would shut out netlink and the API.
@@ -283,12 +288,14 @@ impl Control {
                 self.follow(change);
             }
         }
+        self.open_ends()?;
         for port in &mut self.ports {
             port.attach(&mut self.steering)?;
         }
         // What only the start needed goes before the first packet is relayed.
-        caps::settle(&caps::needs(self.desired.hub.listen_port.get()))?;
-        seccomp::confine()?;
+        let access = self.desired.has_access();
+        caps::settle(&caps::needs(self.desired.hub.listen_port.get(), access))?;
+        seccomp::confine(access)?;
         let summary = format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.len());
         tracing::info!("hub {} is ready: {summary}", &*self.desired.hub.name);
         self.notify.ready(&summary);
@@ -326,6 +333,7 @@ impl Control {
     fn heed(&mut self, event: Event) {
         match event {
             Event::Wanted(site) => self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out)),
+            Event::Neighbour { end, address } => self.neighbour_wanted(end, address),
             Event::Confirmed { site, index } => {
                 self.with_peer(site, |peer, _, cx, out| peer.on_confirmed(index, cx, out));
                 self.sites[site.index()].proven = true;
@@ -357,11 +365,13 @@ impl Control {
                     tracing::error!("port {}: {error:#}", self.ports[port.index()].name);
                     self.ports[port.index()].warn(format!("{error:#}"));
                 }
+                self.set_links(port);
             }
             Change::Gone { port } => {
                 let entry = &mut self.ports[port.index()];
                 tracing::warn!("port {}: its interface is gone", entry.name);
                 (entry.ifindex, entry.up) = (None, false);
+                self.set_links(port);
             }
         }
     }
@@ -448,6 +458,7 @@ impl Control {
         while let Some(site) = self.timers.due(now) {
             self.poll(site);
         }
+        self.poll_neighbours();
     }
 
     fn poll(&mut self, slot: SiteSlot) {

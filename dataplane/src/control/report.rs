@@ -2,6 +2,7 @@
 
 use super::Control;
 use crate::clock;
+use crate::config::Role;
 use crate::logging::rfc3339;
 use crate::status;
 use crate::underlay::Reach;
@@ -110,7 +111,10 @@ impl Control {
         let found = counted.ports.iter().find(|found| found.slot == port.index.index()).cloned().unwrap_or_default();
         status::Port {
             name: port.name.clone(),
-            role: "wan".into(),
+            role: match self.desired.ports[port.index.index()].role {
+                Role::Wan => "wan".into(),
+                Role::Access => "access".into(),
+            },
             ifindex: port.ifindex,
             driver: Some(port.driver.clone()),
             xdp: Some(match port.mode {
@@ -175,7 +179,37 @@ impl Control {
             service_code: tenant.service_code.as_ref().map(|code| code.to_string()),
             label: Some(tenant.label.to_string()).filter(|label| !label.is_empty()),
             sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32), counted)).collect(),
+            access: self.ends.iter().filter(|end| end.tenant == slot).map(|end| self.access(end, counted)).collect(),
             drops: drops.collect(),
+        }
+    }
+
+    fn access(&self, end: &super::access::End, counted: &Snapshot) -> status::Access {
+        let configured = &self.desired.tenants[end.tenant.index()].access[end.position];
+        let found = counted.sites.binary_search_by_key(&end.slot.index(), |found| found.slot);
+        let (traffic, staged) =
+            found.map_or((Traffic::default(), 0), |at| (counted.sites[at].traffic, counted.sites[at].staged));
+        let known = self.ends.neighbours.known().filter(|known| known.key.0 == end.slot);
+        let mut neighbours: Vec<_> = known
+            .map(|known| status::Neighbour {
+                address: known.key.1,
+                mac: known.mac.map(mac_text),
+                state: known.state.into(),
+            })
+            .collect();
+        neighbours.sort_by_key(|neighbour| neighbour.address);
+        status::Access {
+            name: configured.name(),
+            up: end.link.state.is_ok(),
+            addresses: configured.addresses.iter().map(ToString::to_string).collect(),
+            mtu: end.link.state.ok().map(|(_, mtu)| mtu.into()),
+            rx_packets: traffic.rx_packets,
+            rx_bytes: traffic.rx_bytes,
+            tx_packets: traffic.tx_packets,
+            tx_bytes: traffic.tx_bytes,
+            staged: staged as u32,
+            shed_packets: self.steering.shed(end.slot.0),
+            neighbours,
         }
     }
 
@@ -196,7 +230,7 @@ impl Control {
                 stats::SessionState::Live => status::SessionState::Live,
                 stats::SessionState::Handshake => status::SessionState::Handshake,
                 stats::SessionState::Expired => status::SessionState::Expired,
-                stats::SessionState::None => status::SessionState::None,
+                stats::SessionState::Attached | stats::SessionState::None => status::SessionState::None,
             },
             rx_packets: traffic.rx_packets,
             rx_bytes: traffic.rx_bytes,
@@ -221,7 +255,7 @@ impl Control {
     }
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub(super) fn mac_text(mac: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -2,7 +2,7 @@
 
 use super::{Control, SAVE, unix_now};
 use crate::clock;
-use crate::config::Desired;
+use crate::config::{Desired, Role};
 use crate::mailbox::Order;
 use crate::sites::{Path, Way};
 use crate::state::{Known, State};
@@ -348,6 +348,11 @@ impl Control {
     pub(super) fn set_way(&mut self, slot: SiteSlot) {
         let site = &mut self.sites[slot.index()];
         let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
+        // A tunnel never leaves by a port where tenants' servers are, whatever the kernel's routes say.
+        let reach = reach.map(|reach| match reach {
+            Reach::Via(hop) if self.desired.ports[hop.port.index()].role == Role::Access => Reach::NoRoute,
+            reach => reach,
+        });
         site.way = site.way_by(reach, self.desired.hub.listen_port.get(), self.mtu_max);
         let way = site.way.clone();
         let open = way.out.is_ok();

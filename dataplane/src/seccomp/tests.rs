@@ -58,7 +58,7 @@ fn child() {
     let (confined, what) = task.split_once(' ').unwrap();
     let another = rustix::process::getppid().unwrap();
     if confined == "true" {
-        confine().unwrap();
+        confine(false).unwrap();
     }
     let map = |rights| {
         // SAFETY: new memory, which nothing else knows and nobody touches.

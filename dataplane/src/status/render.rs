@@ -5,7 +5,7 @@ use std::fmt::Write;
 use wire::DROP_REASONS;
 
 use super::table::{Table, ago, bytes, clean, count, duration, or_dash, wrap};
-use super::{Books, Cipher, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
+use super::{Access, Books, Cipher, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
 
 /// Lines are kept within this where the data allows; a long name or an IPv6 endpoint is shown whole all the same.
 const WIDTH: usize = 118;
@@ -52,6 +52,25 @@ pub fn render_tenant(one: &Tenant) -> String {
         ];
         for (name, value) in rows {
             let _ = writeln!(out, "    {name:<12}{value}");
+        }
+    }
+    for access in &one.access {
+        let _ = writeln!(out, "\n  access {}", clean(&access.name));
+        let rows = [
+            ("hub's", clean(&access.addresses.join(", "))),
+            ("port", if access.up { "up".into() } else { "DOWN".to_owned() }),
+            ("MTU", or_dash(access.mtu)),
+            ("received", format!("{} packets, {}", count(access.rx_packets), bytes(access.rx_bytes))),
+            ("sent", format!("{} packets, {}", count(access.tx_packets), bytes(access.tx_bytes))),
+            ("staged", format!("{} packets", count(access.staged.into()))),
+            ("shed", format!("{} packets", count(access.shed_packets))),
+        ];
+        for (name, value) in rows {
+            let _ = writeln!(out, "    {name:<12}{value}");
+        }
+        for neighbour in &access.neighbours {
+            let mac = neighbour.mac.as_deref().unwrap_or("-");
+            let _ = writeln!(out, "    host        {}  {}  {}", neighbour.address, clean(mac), clean(&neighbour.state));
         }
     }
     let lost: Vec<Lost<'_>> = one
@@ -235,6 +254,12 @@ fn tenant(out: &mut String, tenant: &Tenant) {
         table.row(site_row(site));
     }
     let _ = write!(out, "{table}");
+    if !tenant.access.is_empty() {
+        let heads = ["ACCESS", "HUB'S ADDRESSES", "PORT", ">HOSTS", ">RX", ">RX BYTES", ">TX", ">TX BYTES", ">STAGED"];
+        let mut table = Table::new(2, heads);
+        tenant.access.iter().for_each(|access| table.row(access_row(access)));
+        let _ = write!(out, "{table}");
+    }
     let shed = tenant.sites.iter().filter(|site| site.shed_packets > 0);
     let shed: Vec<String> = shed.map(|site| format!("{} {}", clean(&site.name), count(site.shed_packets))).collect();
     if !shed.is_empty() {
@@ -263,6 +288,20 @@ fn site_row(site: &Site) -> [String; 10] {
         bytes(site.tx_bytes),
         count(site.staged.into()),
         site.path.as_ref().map_or_else(|| "-".into(), path_short),
+    ]
+}
+
+fn access_row(access: &Access) -> [String; 9] {
+    [
+        clean(&access.name),
+        clean(&access.addresses.join(", ")),
+        if access.up { "up".into() } else { "DOWN".into() },
+        count(access.neighbours.iter().filter(|neighbour| neighbour.mac.is_some()).count() as u64),
+        count(access.rx_packets),
+        bytes(access.rx_bytes),
+        count(access.tx_packets),
+        bytes(access.tx_bytes),
+        count(access.staged.into()),
     ]
 }
 

@@ -119,6 +119,7 @@ fn example() -> Status {
                 },
                 site("new"),
             ],
+            access: Vec::new(),
             drops: BTreeMap::from([("no_route".into(), 12), ("staged_overflow".into(), 0), ("auth_failed".into(), 3)]),
         }],
         drops: vec![
@@ -129,6 +130,35 @@ fn example() -> Status {
         ],
         warnings: vec!["could not save what is known of the sites: could not write /var/lib/ekiden/lab/peers.new: No space left on device (os error 28)".into()],
     }
+}
+
+#[test]
+fn access_ends_are_shown_with_their_hosts() {
+    let mut status = example();
+    let neighbour = |last: u8, mac: Option<&str>, state: &str| Neighbour {
+        address: [10, 9, 2, last].into(),
+        mac: mac.map(str::to_owned),
+        state: state.into(),
+    };
+    status.tenants[0].access = vec![Access {
+        name: "eth1.100".into(),
+        up: true,
+        addresses: vec!["10.9.2.254/24".into()],
+        mtu: Some(1500),
+        rx_packets: 12,
+        neighbours: vec![neighbour(1, Some("02:00:00:00:00:01"), "reachable"), neighbour(7, None, "incomplete")],
+        ..Access::default()
+    }];
+    let line = |text: String, begin: &str| {
+        let line = text.lines().find(|line| line.starts_with(begin)).unwrap_or_default().to_owned();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line(render(&status), "  eth1.100"), "eth1.100 10.9.2.254/24 up 1 12 0 B 0 0 B 0");
+    let whole = render_tenant(&status.tenants[0]);
+    assert_eq!(line(whole.clone(), "    host        10.9.2.1 "), "host 10.9.2.1 02:00:00:00:00:01 reachable");
+    assert_eq!(line(whole, "    host        10.9.2.7 "), "host 10.9.2.7 - incomplete");
+    let json = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 }
 
 #[test]

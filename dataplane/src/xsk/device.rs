@@ -43,4 +43,13 @@ impl Device {
         let (name, mtu) = (name.to_owned(), sys::mtu(name)?);
         Ok(Device { name, ifindex, mtu, driver, receive_queues: receive, transmit_queues: transmit })
     }
+
+    /// Has the interface of this name leave VLAN tags in received frames. `true` if it did not before.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said, as where a driver can't do otherwise.
+    pub fn leave_tags(name: &str) -> io::Result<bool> {
+        sys::leave_tags(name)
+    }
 }

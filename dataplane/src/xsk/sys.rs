@@ -22,6 +22,11 @@ pub(super) const HUGE_PAGE: usize = 2 << 20;
 const GDRVINFO: u32 = 0x3;
 /// `ETHTOOL_GCHANNELS` of linux/ethtool.h.
 const GCHANNELS: u32 = 0x3c;
+/// `ETHTOOL_GFLAGS` and `ETHTOOL_SFLAGS` of linux/ethtool.h.
+const GFLAGS: u32 = 0x25;
+const SFLAGS: u32 = 0x26;
+/// `ETH_FLAG_RXVLAN` of linux/ethtool.h: the NIC takes the outermost VLAN tag out of a frame and puts it beside it.
+const RXVLAN: u32 = 1 << 8;
 
 /// Types that a socket option may be read into.
 ///
@@ -252,6 +257,27 @@ pub(super) fn driver(interface: &str) -> io::Result<String> {
     unsafe { ethtool(interface, &mut info) }?;
     let end = info.driver.iter().position(|&b| b == 0).unwrap_or(info.driver.len());
     Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
+}
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+/// Has the interface leave VLAN tags in frames; whether it did not before.
+pub(super) fn leave_tags(interface: &str) -> io::Result<bool> {
+    let mut flags = Value { command: GFLAGS, data: 0 };
+    // SAFETY: GFLAGS fills a `struct ethtool_value`, which this is.
+    unsafe { ethtool(interface, &mut flags) }?;
+    if flags.data & RXVLAN == 0 {
+        return Ok(false);
+    }
+    let mut flags = Value { command: SFLAGS, data: flags.data & !RXVLAN };
+    // SAFETY: SFLAGS reads a `struct ethtool_value`, which this is.
+    unsafe { ethtool(interface, &mut flags) }?;
+    Ok(true)
 }
 
 /// The MTU of an interface, in bytes.

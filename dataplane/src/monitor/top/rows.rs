@@ -326,6 +326,7 @@ fn session(state: SessionState) -> &'static str {
         SessionState::Live => "live",
         SessionState::Rekey => "rekey",
         SessionState::Expired => "expired",
+        SessionState::Attached => "attached",
     }
 }
 

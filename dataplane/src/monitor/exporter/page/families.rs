@@ -141,7 +141,7 @@ const WORKER_LATENCIES: [Latencies; 2] = [
 
 const SITE_GAUGES: [Gauges<Site>; 3] = [
     ("ekiden_site_session_up", "Whether packets can pass: 1 if there is a session", |s| {
-        f64::from(matches!(s.session, SessionState::Live | SessionState::Rekey))
+        f64::from(matches!(s.session, SessionState::Live | SessionState::Rekey | SessionState::Attached))
     }),
     ("ekiden_site_located", "Whether it is known where the site is", |s| f64::from(s.located)),
     ("ekiden_site_staged_packets", "Packets that wait for a session with the site", |s| s.staged as f64),
