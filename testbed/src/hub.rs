@@ -38,6 +38,10 @@ pub struct Settings {
     pub idle: Option<&'static str>,
     /// Tenants whose hub has the addresses 10.9.0.1 and fd00:9::1.
     pub hub_addresses: Vec<u32>,
+    /// Access ports besides.
+    pub access_ports: Vec<&'static str>,
+    /// Tenants' access ends: the tenant's id, and the lines below `[[tenant.access]]`.
+    pub access: Vec<(u32, String)>,
     /// XDP in generic mode.
     pub generic: bool,
 }
@@ -216,6 +220,16 @@ impl Hub {
         Ok(())
     }
 
+    /// At least so many drops for a reason since `before`: waited for.
+    pub fn must_have_dropped_at_least(&self, before: &Status, reason: &str, count: u64) -> Result<()> {
+        let mut last = BTreeMap::new();
+        let result = crate::wait::until_true(reason, || {
+            last = self.status()?.drops_since(before);
+            Ok(last.get(reason) >= Some(&count))
+        });
+        result.with_context(|| format!("dropped {last:?}"))
+    }
+
     /// Takes the XDP programs off the ports.
     pub fn detach(&self) -> Result<String> {
         let pins = self.pins.display().to_string();
@@ -371,7 +385,11 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
             writeln!(text, "mode = \"generic\"")?;
         }
     }
+    for port in &settings.access_ports {
+        writeln!(text, "\n[[port]]\nname = \"{port}\"\nrole = \"access\"")?;
+    }
     let mut tenants: Vec<u32> = sites.iter().map(|site| site.plan.tenant).collect();
+    tenants.extend(settings.access.iter().map(|(tenant, _)| tenant));
     tenants.sort_unstable();
     tenants.dedup();
     for tenant in tenants {
@@ -381,6 +399,9 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
         }
         for site in sites.iter().filter(|site| site.plan.tenant == tenant) {
             writeln!(text, "\n{}", site.hub_section())?;
+        }
+        for (_, lines) in settings.access.iter().filter(|(of, _)| *of == tenant) {
+            writeln!(text, "\n[[tenant.access]]\n{lines}")?;
         }
     }
     Ok(text)

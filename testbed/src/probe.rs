@@ -142,6 +142,40 @@ pub fn iperf_both_ways(a: &Site, b: &Site, seconds: u64) -> Result<[Transfer; 2]
     Ok([iperf(a, b, seconds)?, iperf(b, a, seconds)?])
 }
 
+/// TCP, or UDP at 20 Mbit/s, from one namespace to an address of another for so many seconds: the bits that arrived, in Mbit/s,
+/// and the share of datagrams that did not. Logs are in `directory`.
+pub fn transfer(
+    directory: &std::path::Path,
+    (from, to): (&Namespace, &Namespace),
+    address: IpAddr,
+    (udp, seconds): (bool, u64),
+) -> Result<(f64, f64)> {
+    let log = |role: &str| format!("iperf-{}-{role}", from.name());
+    for role in ["server", "client"] {
+        let _ = std::fs::remove_file(directory.join(format!("{}.log", log(role))));
+    }
+    let (address, time) = (address.to_string(), seconds.to_string());
+    let words = ["iperf3", "--server", "--one-off", "--forceflush", "--bind", &address];
+    let mut server = Process::start(directory, to, &log("server"), &words, &[])?;
+    until_true("an iperf3 server", || {
+        server.must_be_alive()?;
+        Ok(server.log().contains("Server listening"))
+    })?;
+    let mut words = vec!["iperf3", "--client", &address, "--time", &time, "--json"];
+    if udp {
+        words.extend(["--udp", "--bitrate", "20M", "--length", "1200"]);
+    }
+    let mut client = Process::start(directory, from, &log("client"), &words, &[])?;
+    let status = client.end(Duration::from_secs(seconds + 30))?;
+    let text = client.log();
+    anyhow::ensure!(status.success(), "{status}: {text}");
+    let _ = server.stop(Signal::TERM);
+    let report: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let sum = if udp { &report["end"]["sum"] } else { &report["end"]["sum_received"] };
+    let mbits = sum["bits_per_second"].as_f64().context("throughput")? / 1e6;
+    Ok((mbits, sum["lost_percent"].as_f64().unwrap_or(0.0) / 100.0))
+}
+
 impl Iperf {
     /// Begins; `address` is the receiver's.
     pub fn start(from: &Site, to: &Site, address: IpAddr, seconds: u64) -> Result<Self> {

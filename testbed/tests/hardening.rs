@@ -231,7 +231,7 @@ fn a_running_hub_has_no_privilege_that_it_does_not_need() -> Result<()> {
         must_ping_both_ways(&sites[0], &sites[1])?;
         let pid = hub.process()?.pid();
 
-        let needs = caps::needs(HUB_PORT);
+        let needs = caps::needs(HUB_PORT, false);
         let mask = |until: &dyn Fn(&caps::Need) -> bool| {
             format!(
                 "{:016x}",
