@@ -53,6 +53,15 @@ pub const COMMANDS: &[u32] = &[
     libbpf_sys::BPF_LINK_GET_NEXT_ID, // which the kernel refuses, and so says that it is not for us
 ];
 
+/// Those by which the program of an access port is loaded, which is bound to its interface and loaded again with it.
+pub const LOADING: &[u32] = &[
+    libbpf_sys::BPF_PROG_LOAD,
+    libbpf_sys::BPF_MAP_CREATE, // the program's constants are a map
+    libbpf_sys::BPF_MAP_FREEZE,
+    libbpf_sys::BPF_BTF_LOAD,
+    libbpf_sys::BPF_PROG_BIND_MAP,
+];
+
 /// What a hub's steering is set up with; what is not here can be changed while it runs.
 #[derive(Debug, Clone)]
 pub struct Options {
