@@ -29,6 +29,7 @@ static struct address local_row;
 static struct session session_row;
 static struct source source_row;
 static struct bucket bucket_row;
+static struct access_end access_row;
 static __u64 now;
 
 static void *bpf_map_lookup_elem(void *map, const void *key)
@@ -50,7 +51,22 @@ static void *bpf_map_lookup_elem(void *map, const void *key)
 		return &session_row;
 	if (map == &known_sources)
 		return memcmp(key, &source_row, sizeof(source_row)) ? 0 : &bucket_row;
+	if (map == &access_ends)
+		return &access_row;
 	return &bucket_row;
+}
+
+// A tag never lies beside a frame here.
+static long bpf_xdp_adjust_head(struct xdp_md *ctx, int by)
+{
+	(void)ctx, (void)by;
+	return -1;
+}
+
+int bpf_xdp_metadata_rx_vlan_tag(struct xdp_md *ctx, __be16 *protocol, __u16 *tci)
+{
+	(void)ctx, (void)protocol, (void)tci;
+	return -1;
 }
 
 static int bpf_redirect_map(void *map, __u64 key, __u64 fallback)
