@@ -22,6 +22,16 @@ pub const ICMP: u8 = 58;
 /// Next header: destination options.
 pub const DESTINATION_OPTIONS: u8 = 60;
 
+/// Extension headers that are looked behind. The order that RFC 8200, 4.1 recommends has seven; each one costs
+/// whoever walks the chain.
+const EXTENSIONS_MAX: usize = 8;
+
+/// Whether a next header is one that [`View::upper_layer`] looks behind.
+#[inline]
+pub const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT)
+}
+
 /// A packet whose payload length fits the bytes that are there.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -91,11 +101,11 @@ impl<'a> View<'a> {
         self.payload
     }
 
-    /// Walks the extension headers to what the packet carries. `None` if the chain leaves the packet.
+    /// Walks the extension headers to what the packet carries. `None` if the chain leaves the packet, or has more than eight.
     pub fn upper_layer(&self) -> Option<UpperLayer<'a>> {
         let (mut kind, mut rest) = (self.next_header(), self.payload);
         let mut fragment = None;
-        loop {
+        for _ in 0..=EXTENSIONS_MAX {
             let len = match kind {
                 HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (*rest.get(1)? as usize + 1) * 8,
                 AUTHENTICATION => (*rest.get(1)? as usize + 2) * 4,
@@ -113,6 +123,7 @@ impl<'a> View<'a> {
             kind = *rest.first()?;
             rest = rest.get(len..)?;
         }
+        None
     }
 }
 
