@@ -106,6 +106,14 @@ drop_reasons! {
     87 NeighbourConflict "neighbour_conflict" "ARP or neighbour discovery by which a station claims the address of another that was there a moment ago, or is configured: the hub asks that one first, and takes the new one only if it is silent."
     88 NeighbourIgnored "neighbour_ignored" "ARP or neighbour discovery on a tenant's VLAN that neither asked for the hub nor answered it, as hosts ask for each other."
     89 NeighbourMalformed "neighbour_malformed" "ARP or neighbour discovery that contradicts itself or its specification (RFC 826; RFC 4861, 7.1)."
+
+    // What a tenant's contract and its own rules say.
+    90 FilterUnreadable "filter_unreadable" "A packet of a tenant with a filter that hides what a rule may ask for: a header cut short or spread over fragments, a fragment over another's TCP flags, too many extension headers (RFC 1858, 3128, 7112)."
+    91 RateSiteUp "rate_site_up" "A packet from a site above the rate that the site may send."
+    92 RateSiteDown "rate_site_down" "A packet for a site above the rate that the site may receive."
+    93 RateTenantUp "rate_tenant_up" "A packet above the rate that all sites of the tenant together may send."
+    94 RateTenantDown "rate_tenant_down" "A packet above the rate that all sites of the tenant together may receive."
+    95 FilterDenied "filter_denied" "A rule of the tenant's filter, or its default, denies the packet; the rules' own counters tell which."
 }
 
 impl DropReason {

@@ -14,8 +14,9 @@ pub const MAX_V4: usize = 576;
 pub const MAX_V6: usize = 1280;
 
 const HEADER: usize = 8;
-/// DSCP CS6: the class that RFC 1812, 4.3.2.5 wants for errors, "internetwork control".
-const TOS: u8 = 0xc0;
+/// CS6: the class that RFC 1812, 4.3.2.5 wants for errors, "internetwork control".
+pub const DSCP: u8 = 0x30;
+const TOS: u8 = DSCP << 2;
 const TTL: u8 = 64;
 
 /// What the source of a packet is told.

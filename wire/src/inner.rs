@@ -17,6 +17,8 @@ pub struct Inner {
     pub ttl: u8,
     /// Congestion notification, as it arrived.
     pub ecn: Ecn,
+    /// The class of its traffic: six bits.
+    pub dscp: u8,
 }
 
 impl Inner {
@@ -36,6 +38,7 @@ impl Inner {
                     len: ip.total_len(),
                     ttl: ip.ttl(),
                     ecn: ip.ecn(),
+                    dscp: ip.tos() >> 2,
                 })
             }
             Some(6) => {
@@ -46,6 +49,7 @@ impl Inner {
                     len: ip.total_len(),
                     ttl: ip.hop_limit(),
                     ecn: ip.ecn(),
+                    dscp: ip.tos() >> 2,
                 })
             }
             Some(_) => Err(Malformed::Version),
@@ -141,7 +145,7 @@ mod tests {
             packet.resize(header.total_len as usize + padding, 0);
 
             prop_assert_eq!(Inner::parse(&packet), Ok(Inner {
-                source: source.into(), destination: destination.into(), len: header.total_len as usize, ttl, ecn: Ecn::of_tos(tos),
+                source: source.into(), destination: destination.into(), len: header.total_len as usize, ttl, ecn: Ecn::of_tos(tos), dscp: tos >> 2,
             }));
             if decrement_ttl(&mut packet) {
                 header.time_to_live -= 1;
@@ -165,7 +169,7 @@ mod tests {
             packet.resize(40 + payload as usize + padding, 0);
             prop_assert_eq!(Inner::parse(&packet), Ok(Inner {
                 source: source.into(), destination: destination.into(), len: 40 + payload as usize, ttl: hop_limit,
-                ecn: Ecn::of_tos(traffic_class),
+                ecn: Ecn::of_tos(traffic_class), dscp: traffic_class >> 2,
             }));
             if decrement_ttl(&mut packet) {
                 header.hop_limit -= 1;

@@ -14,6 +14,7 @@ pub mod echo;
 pub mod ecn;
 pub mod ethernet;
 mod flow;
+pub mod fragment;
 pub mod icmp;
 mod id;
 mod inner;
