@@ -7,7 +7,8 @@ import struct
 import sys
 
 SECTIONS = """tenants sites ports workers reasons site_rows tenant_rows tenant_drops hub_drops port_rows loop_rows latency
-ring_time xdp_rows hub_row worker_states site_states tenant_history site_history site_history_long drop_history""".split()
+ring_time xdp_rows hub_row worker_states site_states tenant_history site_history site_history_long drop_history rules
+rule_rows""".split()
 
 
 class Segment:

@@ -39,6 +39,8 @@ enum ekiden_section {
     EKIDEN_SITE_HISTORY,
     EKIDEN_SITE_HISTORY_LONG,
     EKIDEN_DROP_HISTORY,
+    EKIDEN_RULES,
+    EKIDEN_RULE_ROWS,
     EKIDEN_SECTIONS
 };
 
@@ -116,6 +118,15 @@ struct ekiden_reason_entry {
     uint64_t name[8]; /* Its name. */
 };
 
+/* A rule of a tenant's filter. The rules of a tenant stand in their order, and behind them what becomes of packets that none of them matches, as a rule by the name `default`. */
+struct ekiden_rule_entry {
+    uint64_t generation; /* Even: the slot is empty. Another odd number: another rule, whose counters began at zero. */
+    uint64_t tenant; /* The slot of its tenant. */
+    uint64_t action; /* 1: allow. 2: deny. */
+    uint64_t rest[5];
+    uint64_t name[32]; /* Its name, unique within its tenant; its place from 1 if it was given none. */
+};
+
 /* What one worker did for one site: a cache line for each direction. Inner bytes are IP lengths, as they are billed; outer bytes are whole frames, Ethernet header included. */
 struct ekiden_site_row {
     uint64_t rx_packets; /* Packets from the site that were opened and accepted, keepalives not among them. */
@@ -125,7 +136,7 @@ struct ekiden_site_row {
     uint64_t rx_keepalives; /* Keepalives accepted. */
     uint64_t data_received_at; /* When the site last sent a packet with content: nanoseconds since boot, 0 for never. */
     uint64_t any_received_at; /* When anything authenticated last came from the site. */
-    uint64_t rest;
+    uint64_t rx_over_rate; /* Packets from the site that were dropped as above a contracted rate (`rate_*_up`), its own or its tenant's. */
     uint64_t tx_packets; /* Packets sealed for the site, keepalives not among them. */
     uint64_t tx_bytes; /* Their inner IP bytes. */
     uint64_t tx_outer_bytes; /* Bytes of all frames sent to the site, keepalives too. */
@@ -133,7 +144,7 @@ struct ekiden_site_row {
     uint64_t data_sent_at; /* When a packet with content was last sealed for the site. */
     uint64_t any_sent_at; /* When anything was last sealed for the site. */
     uint64_t staged; /* Packets parked for a session with the site now. */
-    uint64_t rest2;
+    uint64_t tx_over_rate; /* Packets for the site that were dropped as above a contracted rate (`rate_*_down`), its own or its tenant's. */
 };
 
 /* What one worker did for one tenant: the sums over its sites, those that are gone too. */
@@ -234,6 +245,13 @@ struct ekiden_site_state {
     uint64_t located; /* Whether it is known where the site is: 1 yes, 0 no. */
     uint64_t shed_packets; /* Frames that named a session of it and that XDP dropped, since it had its share of a ring that ran full. */
     uint64_t rest[3];
+};
+
+/* What one worker let one rule of a filter decide. */
+struct ekiden_rule_row {
+    uint64_t packets; /* Packets. */
+    uint64_t bytes; /* Their inner IP bytes. */
+    uint64_t rest[6];
 };
 
 /* What a ring of history begins with; its places follow, 64 bytes each. */

@@ -1,6 +1,6 @@
 //! Who is in which slot: written by control, under the segment's sequence.
 
-use crate::layout::{Kind, PortEntry, RingHead, SiteEntry, TenantEntry, WorkerEntry, read_text, write_text};
+use crate::layout::{Kind, PortEntry, RingHead, RuleEntry, SiteEntry, TenantEntry, WorkerEntry, read_text, write_text};
 use crate::segment::Segment;
 use crate::sequence::Counter;
 use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
@@ -69,6 +69,20 @@ impl<'a> Directory<'a> {
         self.occupy(&entry.generation, true, worker, &[]);
         entry.core.set(core as u64);
         entry.chunks.set(chunks.into());
+        Ok(())
+    }
+
+    /// A rule of a tenant's filter. Another tenant, name or action in a slot is another rule.
+    pub fn rule(&mut self, slot: u32, tenant: TenantSlot, name: &str, deny: bool) -> Result<(), Full> {
+        let entry = self.entry::<RuleEntry>(Kind::Rules, slot as usize)?;
+        let action = 1 + u64::from(deny);
+        let same = entry.tenant.read() == u64::from(tenant.0)
+            && entry.action.read() == action
+            && read_text(&entry.name) == name;
+        self.occupy(&entry.generation, same, slot as usize, &[]);
+        entry.tenant.set(tenant.0.into());
+        entry.action.set(action);
+        write_text(&entry.name, name);
         Ok(())
     }
 

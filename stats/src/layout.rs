@@ -4,7 +4,8 @@
 //! Everything is a `u64` in the byte order of x86 and ARM, least significant first; text is UTF-8, padded with zeros.
 
 use crate::rows::{
-    DropRow, HistogramRow, HubRow, LoopRow, PortRow, REASONS, Shape, SiteRow, SiteState, TenantRow, WorkerState, XdpRow,
+    DropRow, HistogramRow, HubRow, LoopRow, PortRow, REASONS, RuleRow, Shape, SiteRow, SiteState, TenantRow,
+    WorkerState, XdpRow,
 };
 use crate::sequence::{Counter, Place};
 use std::mem::size_of;
@@ -188,6 +189,23 @@ record! {
 }
 
 record! {
+    /// A rule of a tenant's filter. The rules of a tenant stand in their order, and behind them what becomes of packets that none
+    /// of them matches, as a rule by the name `default`.
+    pub RuleEntry {
+        /// Even: the slot is empty. Another odd number: another rule, whose counters began at zero.
+        pub(crate) generation,
+        /// The slot of its tenant.
+        pub(crate) tenant,
+        /// 1: allow. 2: deny.
+        pub(crate) action,
+        /// Room for what comes.
+        pub(crate) rest: 5,
+        /// Its name, unique within its tenant; its place from 1 if it was given none.
+        pub(crate) name: NAME,
+    }
+}
+
+record! {
     /// What a ring of history begins with; its places follow, 64 bytes each.
     pub RingHead {
         /// Records that the ring ever got: the number of the next one. Record `n` is in place `n % depth`.
@@ -224,12 +242,14 @@ pub enum Kind {
     SiteHistory,
     SiteHistoryLong,
     DropHistory,
+    Rules,
+    RuleRows,
 }
 
 use Kind::*;
 
 /// All sections, each with its name in `docs/STATS.md` and the bytes of its row that this version knows; a ring's are its head.
-pub const KINDS: [(Kind, &str, usize); 21] = [
+pub const KINDS: [(Kind, &str, usize); 23] = [
     (Tenants, "tenants", size_of::<TenantEntry>()),
     (Sites, "sites", size_of::<SiteEntry>()),
     (Ports, "ports", size_of::<PortEntry>()),
@@ -251,6 +271,8 @@ pub const KINDS: [(Kind, &str, usize); 21] = [
     (SiteHistory, "site_history", size_of::<RingHead>()),
     (SiteHistoryLong, "site_history_long", size_of::<RingHead>()),
     (DropHistory, "drop_history", size_of::<RingHead>()),
+    (Rules, "rules", size_of::<RuleEntry>()),
+    (RuleRows, "rule_rows", size_of::<RuleRow>()),
 ];
 
 /// Bytes of the header with its table of sections: room for 56 of them.
@@ -325,6 +347,8 @@ impl Layout {
                 PortRows => (shape.ports, workers),
                 LoopRows | Latency | RingTime => (1, workers),
                 Kind::HubRow => (1, 1),
+                Rules => (shape.rules, 1),
+                RuleRows => (shape.rules, workers),
             };
             let ring = DEPTHS.iter().find(|(ring, ..)| *ring == kind);
             let depth = ring.map_or(0, |(_, depth, _)| (depth * part / WHOLE).max(1)) as usize;
@@ -369,7 +393,7 @@ impl Layout {
     /// How many rows of each kind there is room for.
     pub(crate) fn shape(&self) -> Shape {
         let rows = |kind| self.section(kind).rows;
-        Shape { tenants: rows(Tenants), sites: rows(Sites), ports: rows(Ports) }
+        Shape { tenants: rows(Tenants), sites: rows(Sites), ports: rows(Ports), rules: rows(Rules) }
     }
 
     /// Writes the table of sections.
@@ -416,8 +440,7 @@ impl Layout {
         let sections = sections.try_into().map_err(|_| "sections are missing".to_owned())?;
         let layout = Self { sections, bytes };
         // Rows of one thing are equally many, wherever they are; else counts would be given to the wrong ones.
-        let (Shape { tenants, sites, ports }, workers) = (layout.shape(), layout.section(Workers).rows);
-        let same = Self::with_history(Shape { tenants, sites, ports }, workers, 0);
+        let same = Self::with_history(layout.shape(), layout.section(Workers).rows, 0);
         let agree = |((_, name, _), (a, b)): (&(Kind, &str, usize), (&Section, &Section))| {
             ((a.rows, a.blocks) != (b.rows, b.blocks)).then(|| format!("the section {name} has another number of rows"))
         };

@@ -47,10 +47,10 @@ pub use {
     history::{History, Record},
     reader::{ReadError, Reader, Series},
     rows::{
-        ControlRows, DropRow, HistogramRow, HubRow, LoopRow, One, PortRow, REASONS, Rows, Shape, SiteRow, SiteState,
-        TenantRow, Totals, WorkerState, XdpRow,
+        ControlRows, DropRow, HistogramRow, HubRow, LoopRow, One, PortRow, REASONS, Rows, RuleRow, Shape, SiteRow,
+        SiteState, TenantRow, Totals, WorkerState, XdpRow,
     },
     segment::{CreateError, Created, Now, Segment, Spec},
-    snapshot::{Books, Drop, Hub, Port, SessionState, Site, Snapshot, Tenant, Traffic, Worker},
+    snapshot::{Books, Drop, Hub, Port, Rule, SessionState, Site, Snapshot, Tenant, Traffic, Worker},
     sys::clock_synchronised,
 };

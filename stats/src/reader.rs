@@ -3,12 +3,14 @@
 use crate::histogram::Histogram;
 use crate::history::{self, History, add_drops};
 use crate::layout::{
-    HEADER_BYTES, Header, KINDS, Kind, Layout, MAGIC, PortEntry, ReasonEntry, SectionEntry, SiteEntry, TenantEntry,
-    VERSION, WorkerEntry, read_text,
+    HEADER_BYTES, Header, KINDS, Kind, Layout, MAGIC, PortEntry, ReasonEntry, RuleEntry, SectionEntry, SiteEntry,
+    TenantEntry, VERSION, WorkerEntry, read_text,
 };
-use crate::rows::{DropRow, HubRow, LoopRow, PortRow, REASONS, SiteRow, SiteState, TenantRow, WorkerState, XdpRow};
+use crate::rows::{
+    DropRow, HubRow, LoopRow, PortRow, REASONS, RuleRow, SiteRow, SiteState, TenantRow, WorkerState, XdpRow,
+};
 use crate::sequence::{Counter, Sequence};
-use crate::snapshot::{Books, Drop, Hub, Port, SessionState, Site, Snapshot, Tenant, Traffic, Worker};
+use crate::snapshot::{Books, Drop, Hub, Port, Rule, SessionState, Site, Snapshot, Tenant, Traffic, Worker};
 use crate::sys::{Map, Plain};
 use std::fs::File;
 use std::io;
@@ -233,6 +235,7 @@ impl Reader {
     fn attempt(&self, header: &Header) -> Result<Snapshot, ReadError> {
         let mut tenants = self.tenants()?;
         let mut sites = self.sites()?;
+        let mut rules = self.rules()?;
         let mut ports = self.ports()?;
         let mut workers = self.workers()?;
         let mut books = Books::default();
@@ -293,6 +296,7 @@ impl Reader {
                 sum(&mut traffic.tx_bytes, &row.tx_bytes);
                 sum(&mut traffic.tx_keepalives, &row.tx_keepalives);
                 sum(&mut site.staged, &row.staged);
+                sum(&mut site.tx_over_rate, &row.tx_over_rate);
                 site.data_sent_at = site.data_sent_at.max(row.data_sent_at.read());
             }
         }
@@ -301,6 +305,7 @@ impl Reader {
         for w in 0..workers.len() {
             for site in &mut sites {
                 let (row, traffic) = (self.row::<SiteRow>(Kind::SiteRows, w, site.slot)?, &mut site.traffic);
+                sum(&mut site.rx_over_rate, &row.rx_over_rate);
                 sum(&mut traffic.rx_packets, &row.rx_packets);
                 sum(&mut traffic.rx_bytes, &row.rx_bytes);
                 sum(&mut traffic.rx_keepalives, &row.rx_keepalives);
@@ -371,7 +376,15 @@ impl Reader {
             port.xdp_seen_frames = row.seen_frames.read();
             port.xdp_seen_bytes = row.seen_bytes.read();
         }
-        Ok(Snapshot { hub: self.hub(header)?, tenants, sites, ports, workers, drops: self.drops(&drops)?, books })
+        for rule in &mut rules {
+            for w in 0..workers.len() {
+                let row: &RuleRow = self.row(Kind::RuleRows, w, rule.slot)?;
+                sum(&mut rule.packets, &row.packets);
+                sum(&mut rule.bytes, &row.bytes);
+            }
+        }
+        let (hub, drops) = (self.hub(header)?, self.drops(&drops)?);
+        Ok(Snapshot { hub, tenants, sites, rules, ports, workers, drops, books })
     }
 
     fn hub(&self, header: &Header) -> Result<Hub, ReadError> {
@@ -428,6 +441,8 @@ impl Reader {
             name: read_text(&entry.name),
             traffic: Traffic::default(),
             staged: 0,
+            rx_over_rate: 0,
+            tx_over_rate: 0,
             data_received_at: 0,
             data_sent_at: 0,
             session: SessionState::None,
@@ -435,6 +450,18 @@ impl Reader {
             handshakes: 0,
             located: false,
             shed_packets: 0,
+        })
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, ReadError> {
+        self.occupied(Kind::Rules, |slot, entry: &RuleEntry| Rule {
+            slot,
+            generation: entry.generation.read(),
+            tenant: entry.tenant.read() as usize,
+            name: read_text(&entry.name),
+            deny: entry.action.read() == 2,
+            packets: 0,
+            bytes: 0,
         })
     }
 
@@ -506,4 +533,5 @@ const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(TenantEntry, generation) == 0 && offset_of!(SiteEntry, generation) == 0);
     assert!(offset_of!(PortEntry, generation) == 0 && offset_of!(ReasonEntry, generation) == 0);
+    assert!(offset_of!(RuleEntry, generation) == 0);
 };

@@ -22,7 +22,8 @@ record! {
         pub data_received_at,
         /// When anything authenticated last came from the site.
         pub any_received_at,
-        pub(crate) rest,
+        /// Packets from the site that were dropped as above a contracted rate (`rate_*_up`), its own or its tenant's.
+        pub rx_over_rate,
         /// Packets sealed for the site, keepalives not among them.
         pub tx_packets,
         /// Their inner IP bytes.
@@ -37,7 +38,8 @@ record! {
         pub any_sent_at,
         /// Packets parked for a session with the site now.
         pub staged,
-        pub(crate) rest2,
+        /// Packets for the site that were dropped as above a contracted rate (`rate_*_down`), its own or its tenant's.
+        pub tx_over_rate,
     }
 }
 
@@ -254,8 +256,19 @@ record! {
     }
 }
 
+record! {
+    /// What one worker let one rule of a filter decide.
+    pub RuleRow {
+        /// Packets.
+        pub packets,
+        /// Their inner IP bytes.
+        pub bytes,
+        pub(crate) rest: 6,
+    }
+}
+
 /// How many rows of each kind a worker has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Tenants of the hub.
     pub tenants: usize,
@@ -263,6 +276,8 @@ pub struct Shape {
     pub sites: usize,
     /// Ports of the hub.
     pub ports: usize,
+    /// Rules of filters over all tenants, the defaults counted.
+    pub rules: usize,
 }
 
 /// One row of a segment.
@@ -286,6 +301,7 @@ pub struct Rows {
     pub(crate) volumes: View<TenantRow>,
     pub(crate) tenants: View<DropRow>,
     pub(crate) ports: View<PortRow>,
+    pub(crate) rules: View<RuleRow>,
     /// Drops before a tenant was known.
     pub hub: One<DropRow>,
     /// The loop itself.
@@ -319,6 +335,12 @@ impl Rows {
     #[inline]
     pub fn port(&self, port: PortIndex) -> &PortRow {
         &self.ports[port.index()]
+    }
+
+    /// The row of a rule.
+    #[inline]
+    pub fn rule(&self, rule: u32) -> &RuleRow {
+        &self.rules[rule as usize]
     }
 }
 

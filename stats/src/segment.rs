@@ -216,6 +216,7 @@ impl Segment {
             volumes: self.block(Kind::TenantRows, worker),
             tenants: self.block(Kind::TenantDrops, worker),
             ports: self.block(Kind::PortRows, worker),
+            rules: self.block(Kind::RuleRows, worker),
             hub: One(self.block(Kind::HubDrops, worker)),
             turns: One(self.block(Kind::LoopRows, worker)),
             latency: One(self.block(Kind::Latency, worker)),
@@ -286,6 +287,7 @@ impl Segment {
             tenants: shape.tenants.max(room.tenants),
             sites: shape.sites.max(room.sites),
             ports: shape.ports.max(room.ports),
+            rules: shape.rules.max(room.rules),
         };
         let spec = Spec { shape, config_hash: header.config_hash.read(), ..self.spec.clone() };
         let path = self.places.as_ref().map_or(Path::new(""), |(_, to)| to);
@@ -307,8 +309,8 @@ impl Segment {
     }
 
     fn copy_directory(&self, from: &Self) {
-        use Kind::{Ports, Sites, Tenants, Workers};
-        for kind in [Tenants, Sites, Ports, Workers] {
+        use Kind::{Ports, Rules, Sites, Tenants, Workers};
+        for kind in [Tenants, Sites, Ports, Workers, Rules] {
             let (old, new) = (from.layout.section(kind), self.layout.section(kind));
             self.copy_words(new.offset, from, old.offset, old.rows * old.stride);
         }
@@ -350,7 +352,7 @@ impl Segment {
 /// A hub that gains a tenant, a site or a port every now and then needs no new file for each.
 fn with_room(shape: Shape) -> Shape {
     let more = |n: usize| n + (n / 4).max(16);
-    Shape { tenants: more(shape.tenants), sites: more(shape.sites), ports: shape.ports + 4 }
+    Shape { tenants: more(shape.tenants), sites: more(shape.sites), ports: shape.ports + 4, rules: more(shape.rules) }
 }
 
 impl Rows {
@@ -378,6 +380,7 @@ impl Rows {
         copy(&self.volumes, &old.volumes);
         copy(&self.tenants, &old.tenants);
         copy(&self.ports, &old.ports);
+        copy(&self.rules, &old.rules);
         copy(&self.hub.0, &old.hub.0);
         copy(&self.turns.0, &old.turns.0);
         copy::<HistogramRow>(&self.latency.0, &old.latency.0);

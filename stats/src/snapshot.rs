@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub tenants: Vec<Tenant>,
     /// Sites of all tenants, by slot.
     pub sites: Vec<Site>,
+    /// Rules of filters, by slot: a tenant's in their order, and behind them its default.
+    pub rules: Vec<Rule>,
     /// Ports, by slot.
     pub ports: Vec<Port>,
     /// Workers, by number.
@@ -33,6 +35,12 @@ impl Snapshot {
     pub fn sites_of(&self, tenant: &Tenant) -> impl Iterator<Item = &Site> {
         let slot = tenant.slot;
         self.sites.iter().filter(move |site| site.tenant == slot)
+    }
+
+    /// The rules of a tenant's filter.
+    pub fn rules_of(&self, tenant: &Tenant) -> impl Iterator<Item = &Rule> {
+        let slot = tenant.slot;
+        self.rules.iter().filter(move |rule| rule.tenant == slot)
     }
 
     /// A tenant by its id or service code.
@@ -126,6 +134,25 @@ pub struct Tenant {
     pub drops: Vec<(u8, u64, u64)>,
 }
 
+/// A rule of a tenant's filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its slot.
+    pub slot: usize,
+    /// Another number: another rule.
+    pub generation: u64,
+    /// The slot of its tenant.
+    pub tenant: usize,
+    /// Its name.
+    pub name: String,
+    /// Whether it drops what it matches.
+    pub deny: bool,
+    /// Packets that it decided.
+    pub packets: u64,
+    /// Their inner IP bytes.
+    pub bytes: u64,
+}
+
 /// How it stands between the hub and a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
@@ -158,6 +185,10 @@ pub struct Site {
     pub traffic: Traffic,
     /// Packets that wait for a session with it.
     pub staged: u64,
+    /// Packets from it that were above a contracted rate, and dropped.
+    pub rx_over_rate: u64,
+    /// The same, for it.
+    pub tx_over_rate: u64,
     /// When a packet with content last came from it: ns since boot, 0 for never.
     pub data_received_at: u64,
     /// When a packet with content was last sealed for it.

@@ -46,9 +46,10 @@ macro_rules! plain {
 plain! {
     crate::layout::Header crate::layout::SectionEntry
     crate::layout::TenantEntry crate::layout::SiteEntry crate::layout::PortEntry crate::layout::WorkerEntry
-    crate::layout::ReasonEntry crate::layout::RingHead
+    crate::layout::ReasonEntry crate::layout::RuleEntry crate::layout::RingHead
     crate::rows::SiteRow crate::rows::TenantRow crate::rows::DropRow crate::rows::PortRow crate::rows::LoopRow
     crate::rows::HistogramRow crate::rows::XdpRow crate::rows::HubRow crate::rows::WorkerState crate::rows::SiteState
+    crate::rows::RuleRow
 }
 
 /// A file in memory, from its beginning.

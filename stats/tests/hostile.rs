@@ -30,7 +30,7 @@ fn read(path: &Path) -> Result<(), ReadError> {
 /// A small segment with something in it, as bytes.
 fn segment() -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
-    let shape = stats::Shape { tenants: 1, sites: 2, ports: 2 };
+    let shape = stats::Shape { tenants: 1, sites: 2, ports: 2, ..stats::Shape::default() };
     let mut spec = common::spec(shape, 1);
     spec.memory = 1;
     let mut segment = stats::Segment::create(&directory.path().join("stats"), spec).unwrap().segment;

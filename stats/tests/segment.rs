@@ -65,7 +65,7 @@ fn a_reader_finds_every_count_under_its_name() {
 fn only_the_group_may_look_and_the_file_appears_whole() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("stats");
-    let shape = Shape { tenants: 1, sites: 1, ports: 1 };
+    let shape = Shape { tenants: 1, sites: 1, ports: 1, ..Shape::default() };
     // As root, any group; else our own is the only one that may be given.
     let own = fs::metadata(directory.path()).unwrap();
     let group = if own.uid() == 0 { 12345 } else { own.gid() };
@@ -173,7 +173,8 @@ fn a_grown_segment_goes_on_from_the_old_totals_and_readers_follow() {
     let before = reader.snapshot().unwrap();
     let history = reader.history(Series::Site(2), 0).unwrap();
 
-    let mut grown = hub.segment.grown(Shape { tenants: 100, sites: 1000, ports: 2 }).unwrap().segment;
+    let mut grown =
+        hub.segment.grown(Shape { tenants: 100, sites: 1000, ports: 2, ..Shape::default() }).unwrap().segment;
     assert!(grown.room().sites >= 1000 && grown.room().tenants >= 100);
     for (w, rows) in hub.rows.iter_mut().enumerate() {
         let new = grown.rows(w);
@@ -223,7 +224,8 @@ fn a_restart_is_another_boot_and_no_silent_reset() {
     let Hub { directory, .. } = hub; // the process is gone, its file is not
     assert_eq!(reader.snapshot().unwrap().tenants, before.tenants);
 
-    let mut next = Segment::create(&path, spec(Shape { tenants: 1, sites: 1, ports: 1 }, 1)).unwrap().segment;
+    let mut next =
+        Segment::create(&path, spec(Shape { tenants: 1, sites: 1, ports: 1, ..Shape::default() }, 1)).unwrap().segment;
     next.publish().unwrap();
     let after = reader.snapshot().unwrap();
     assert_ne!(after.hub.boot_id, before.hub.boot_id);
@@ -237,7 +239,7 @@ fn a_restart_is_another_boot_and_no_silent_reset() {
 fn too_little_memory_shortens_the_history_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("stats");
-    let shape = Shape { tenants: 100, sites: 400, ports: 1 };
+    let shape = Shape { tenants: 100, sites: 400, ports: 1, ..Shape::default() };
     let mut whole = spec(shape, 1);
     whole.memory = 512 << 20;
     assert_eq!(Segment::create(&path, whole.clone()).unwrap().warning, None);
@@ -321,7 +323,7 @@ fn a_directory_that_never_stands_still_is_given_up() {
 
 #[test]
 fn rows_without_a_file_count_as_well() {
-    let rows = stats::Rows::new(Shape { tenants: 1, sites: 2, ports: 1 });
+    let rows = stats::Rows::new(Shape { tenants: 1, sites: 2, ports: 1, ..Shape::default() });
     receive(&rows, 0, 1, 5);
     assert_eq!((rows.site(SiteSlot(1)).rx_bytes.read(), rows.port(PortIndex(0)).rx_frames.read()), (5, 1));
 }

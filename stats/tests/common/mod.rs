@@ -30,7 +30,7 @@ impl Hub {
     /// Tenants 1000, 1001... each with two sites "a" and "b"; two ports.
     pub(crate) fn new(tenants: u32, workers: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize, ports: 2 };
+        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize, ports: 2, ..Shape::default() };
         let mut segment = Segment::create(&directory.path().join("stats"), spec(shape, workers)).unwrap().segment;
         segment.configure(|directory| {
             for t in 0..tenants {
