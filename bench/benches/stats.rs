@@ -15,7 +15,7 @@ fn spec(shape: Shape, workers: usize) -> Spec {
 }
 
 fn segment(path: &Path, tenants: u32, sites: u32, workers: usize) -> Segment {
-    let shape = Shape { tenants: tenants as usize, sites: sites as usize, ports: 2 };
+    let shape = Shape { tenants: tenants as usize, sites: sites as usize, ports: 2, ..Shape::default() };
     let mut segment = Segment::create(path, spec(shape, workers)).expect("a segment").segment;
     segment.configure(|directory| {
         for t in 0..tenants {
@@ -61,7 +61,7 @@ fn count(rows: &Rows, site: u32, tenants: u32, now: u64, packets: u64, bytes: u6
 fn commit(c: &mut Criterion) {
     let mut group = c.benchmark_group("count a batch");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let rows = Rows::new(Shape { tenants: 1000, sites: 10_000, ports: 2 });
+    let rows = Rows::new(Shape { tenants: 1000, sites: 10_000, ports: 2, ..Shape::default() });
     let one: Vec<u32> = vec![4; BATCH];
     let many: Vec<u32> = (0..10_000_u32).map(|n| n.wrapping_mul(2_654_435_761) % 10_000).collect();
     for (name, sites) in [("of one site", &one), ("of 10,000 sites", &many)] {

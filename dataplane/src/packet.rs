@@ -61,6 +61,8 @@ pub struct Packet {
     pub destination: IpAddr,
     /// Congestion notification of the outer header it came under, then of the one it leaves under.
     pub ecn: Ecn,
+    /// The class of its traffic, as its inner header says.
+    pub dscp: u8,
     /// It came from, or to, another address than its site's last known: which, in the batch's list of such.
     pub moved: Option<u8>,
 }
@@ -82,6 +84,7 @@ impl Packet {
             inner_len: 0,
             destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             ecn: Ecn::NotEct,
+            dscp: 0,
             moved: None,
         }
     }

@@ -12,7 +12,7 @@ use crate::tenants::{Tenant, Tenants};
 use crate::worker::{Journey, OUT_MAX};
 use crate::xsk::{Frame, Umem};
 use arrayvec::ArrayVec;
-use classifier::{Tables, Target};
+use classifier::{Builder, Tables, Target};
 use crypto::aead::{Backend, Cipher, OpenJob, SealJob, TAG};
 use crypto::message::{self, DATA_HEADER};
 use crypto::{Role, Session, Time};
@@ -25,6 +25,8 @@ use wire::{Outer, PortIndex, SiteSlot, Template, TenantSlot, Vlan};
 
 /// Low bits of a receiver index that are its slot, here.
 const BITS: u8 = 16;
+/// Rows for rules of filters, which tests bring themselves.
+const RULES: usize = 64;
 /// The MTU of the underlay.
 const MTU: u16 = 1500;
 /// The hub's WAN address and port.
@@ -79,17 +81,9 @@ impl Rehearsal {
         let aead = crypto::aead::single();
         // Not the one for this machine, which does small batches by ring: what the hub seals the other way, sites open one by one.
         let of_hub = crypto::aead::lanes().last().copied().unwrap_or(aead);
-        let mut tables = Tables::builder();
-        let mut of_site = Vec::new();
-        for (t, sites) in tenants.iter().enumerate() {
-            for prefixes in sites {
-                for prefix in prefixes {
-                    let prefix: IpNet = prefix.parse().expect("a prefix of the test");
-                    tables.add(TenantSlot(t as u32), prefix, Target::Site(SiteSlot(of_site.len() as u32)));
-                }
-                of_site.push(TenantSlot(t as u32));
-            }
-        }
+        let mut tables = routes(tenants);
+        let mut of_site: Vec<_> =
+            (0..).map(TenantSlot).zip(tenants).flat_map(|(t, sites)| sites.iter().map(move |_| t)).collect();
         let mut ends = Vec::new();
         for (tenant, vlan, addresses) in access {
             let (slot, tenant) = (SiteSlot(of_site.len() as u32), TenantSlot(*tenant));
@@ -100,7 +94,7 @@ impl Rehearsal {
             ends.push((slot, tenant, Link { port, vlan, addresses, routes: Vec::new(), state }));
         }
         let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
-        let shape = Shape { tenants: tenants.len(), sites: of_site.len(), ports: 1 };
+        let shape = Shape { tenants: tenants.len(), sites: of_site.len(), ports: 1, rules: RULES };
         let journey = Journey {
             tables: Arc::new(tables.build()),
             sessions: Sessions::new(BITS),
@@ -109,6 +103,7 @@ impl Rehearsal {
             tenants: Tenants::new(tenants.iter().map(|_| tenant())),
             shelf: Shelf::new(tenants.len()),
             pool: umem.frames(0..chunks),
+            pieces: Vec::new(),
             out: vec![Vec::with_capacity(OUT_MAX)],
             rows: Arc::new(Rows::new(shape)),
             aead: of_hub,
@@ -165,8 +160,14 @@ impl Rehearsal {
             tenants: Tenants::new((0..self.journey.tenants.len()).map(|_| tenant())),
             shelf: Shelf::new(self.journey.tenants.len()),
             pool: Vec::new(),
+            pieces: Vec::new(),
             out: vec![Vec::with_capacity(OUT_MAX)],
-            rows: Arc::new(Rows::new(Shape { tenants: self.journey.tenants.len(), sites: of_site.len(), ports: 1 })),
+            rows: Arc::new(Rows::new(Shape {
+                tenants: self.journey.tenants.len(),
+                sites: of_site.len(),
+                ports: 1,
+                ..Shape::default()
+            })),
             aead: self.journey.aead,
             mail,
             postponed: VecDeque::new(),
@@ -248,6 +249,7 @@ impl Rehearsal {
             }
             self.journey.relay(&mut batch, self.now);
             self.journey.dispatch(&mut batch);
+            self.journey.send_pieces(self.now);
             left.append(&mut self.leave());
         }
         left
@@ -299,6 +301,25 @@ pub fn from_host(vlan: Vlan, source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     vlan.emit(&fields, &mut frame).expect("room for the header");
     frame.extend_from_slice(packet);
     frame
+}
+
+/// The routes of a hub for these tenants.
+///
+/// # Panics
+/// If a prefix is none.
+pub fn routes(tenants: &[Vec<Vec<&str>>]) -> Builder {
+    let mut tables = Tables::builder();
+    let mut slot = SiteSlot(0);
+    for (tenant, sites) in (0..).map(TenantSlot).zip(tenants) {
+        for prefixes in sites {
+            for prefix in prefixes {
+                let prefix: IpNet = prefix.parse().expect("a prefix of the test");
+                tables.add(tenant, prefix, Target::Site(slot));
+            }
+            slot.0 += 1;
+        }
+    }
+    tables
 }
 
 /// The way to a site on the hub's only port.

@@ -1,6 +1,8 @@
 //! A worker's private view of sessions and sites: slot to session, site to session and way out. Only orders change it.
 
 use crate::access::Link;
+use crate::config::Dscp;
+use crate::rates::Limits;
 use crypto::{Role, Session};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -93,13 +95,28 @@ pub struct Site {
     pub link: Option<Box<Link>>,
     /// Neighbours of it whose MAC addresses packets wait for.
     pub waited_for: u16,
+    /// The rates that its packets are held to, if any.
+    pub limits: Option<Box<Limits>>,
+    /// How its packets are marked outside.
+    pub dscp: Dscp,
 }
 
 impl Site {
     /// A site of which nothing is known but its tenant.
     pub fn new(tenant: TenantSlot) -> Self {
         let way = Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
-        Self { tenant, sending: None, way, moved: None, wanted: false, staged: 0, link: None, waited_for: 0 }
+        Self {
+            tenant,
+            sending: None,
+            way,
+            moved: None,
+            wanted: false,
+            staged: 0,
+            link: None,
+            waited_for: 0,
+            limits: None,
+            dscp: Dscp::Zero,
+        }
     }
 }
 
@@ -116,23 +133,47 @@ impl Site {
 
 /// All sites by slot.
 #[derive(Debug)]
-pub struct Sites(Vec<Site>);
+pub struct Sites {
+    all: Vec<Site>,
+    limited: bool,
+}
 
 impl Sites {
     /// One site a slot, each with its tenant.
     pub fn new(tenants_of_sites: &[TenantSlot]) -> Self {
-        Self(tenants_of_sites.iter().map(|t| Site::new(*t)).collect())
+        Self { all: tenants_of_sites.iter().map(|t| Site::new(*t)).collect(), limited: false }
     }
 
     /// The site in this slot.
     #[inline]
     pub fn at(&self, slot: SiteSlot) -> &Site {
-        &self.0[slot.index()]
+        &self.all[slot.index()]
     }
 
     /// The site in this slot, to change.
     #[inline]
     pub fn at_mut(&mut self, slot: SiteSlot) -> &mut Site {
-        &mut self.0[slot.index()]
+        &mut self.all[slot.index()]
+    }
+
+    /// Holds the packets of sites, by slot, to rates.
+    pub fn limit(&mut self, limits: impl IntoIterator<Item = Option<Limits>>) {
+        for (site, limits) in self.all.iter_mut().zip(limits) {
+            site.limits = limits.map(Box::new);
+        }
+        self.limited = self.all.iter().any(|site| site.limits.is_some());
+    }
+
+    /// Marks the packets for sites, by slot, outside.
+    pub fn mark(&mut self, classes: impl IntoIterator<Item = Dscp>) {
+        for (site, dscp) in self.all.iter_mut().zip(classes) {
+            site.dscp = dscp;
+        }
+    }
+
+    /// Whether any site's packets are held to a rate.
+    #[inline]
+    pub fn are_limited(&self) -> bool {
+        self.limited
     }
 }

@@ -13,11 +13,13 @@ use crate::caps;
 use crate::config::{Desired, Machine, Mode, Role, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
+use crate::fit::PIECES_MAX;
 use crate::mailbox::{Bell, mailbox};
 use crate::notify::Notify;
 use crate::numa::Nodes;
 use crate::packet::BATCH;
 use crate::ports::{Ports, Ring};
+use crate::rates::Limits;
 use crate::reserve::Reserved;
 use crate::sites::{Sessions, Sites};
 use crate::staging::{self, Shelf};
@@ -57,9 +59,10 @@ const fn chunks_per_queue(sockets: u32) -> u32 {
 }
 /// Bytes that an inner packet can grow by when it is sealed: padding and tag.
 const GROWTH: usize = 32;
-/// Chunks that a worker can hold besides: its shelf, frames that wait for a port, and a batch under way.
+/// Chunks that a worker can hold besides: its shelf, frames that wait for a port, fragments that it made, and a batch under
+/// way.
 const fn chunks_per_worker(ports: u32) -> u32 {
-    staging::IN_ALL as u32 + ports * OUT_MAX as u32 + 2 * BATCH as u32
+    staging::IN_ALL as u32 + ports * OUT_MAX as u32 + 2 * BATCH as u32 + PIECES_MAX as u32
 }
 
 /// A port of the hub, as it was opened.
@@ -297,10 +300,12 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
 
     // 4. Workers, API, control.
     let backend = crypto::aead::choose(&desired.hub.crypto);
-    let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len() };
+    let rules = filters(&desired).map(|(.., filter)| filter.rules.len() + 1).sum();
+    let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len(), rules };
     let (segment, short) =
         make_segment(&claim, &desired, shape, &ports, cores.iter().copied().zip(chunks.iter().copied()))?;
     let tables = Arc::new(tables(&desired));
+    let limits = Limits::of_sites(&desired);
     let wake = Arc::new(tokio::sync::Notify::new());
     let umem = ports[0].umem;
     let shared = ports.iter().any(|port| port.sockets > 1);
@@ -314,14 +319,18 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         let (control_end, worker_end) = mailbox(wake.clone(), ports[0].bells[w].clone(), umem.chunk_size() as usize);
         let rows = Arc::new(segment.rows(w));
         mailboxes.push((control_end, rows.clone()));
+        let mut of_worker = Sites::new(&sites);
+        of_worker.limit(limits.iter().cloned());
+        of_worker.mark(desired.tenants.iter().flat_map(|t| vec![t.dscp; t.sites.len()]));
         let journey = Journey {
             tables: tables.clone(),
             sessions: Sessions::new(session_bits),
-            sites: Sites::new(&sites),
+            sites: of_worker,
             access: Access::new(ports.len(), ends.iter().map(|(slot, _, port, end)| (*port, end.vlan, *slot))),
             tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&own_addresses(t)))),
             shelf: Shelf::new(desired.tenants.len()),
             pool: umem.frames(next_chunk..next_chunk + chunks[w]),
+            pieces: Vec::with_capacity(PIECES_MAX),
             out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
             rows,
             aead: backend,
@@ -494,11 +503,19 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
     let workers = cores.len();
     let bells: Arc<[Arc<Bell>]> = (0..workers).map(|_| Bell::new()).collect::<Result<_, _>>()?;
 
-    let largest = devices.iter().map(|device| device.mtu).max().unwrap_or_default();
+    let (largest, widest) = devices
+        .iter()
+        .zip(&desired.ports)
+        .map(|(d, p)| (d.mtu, &p.name))
+        .max_by_key(|(mtu, _)| *mtu)
+        .context("a port")?;
     let chunk_size = match largest as usize {
         mtu if mtu <= mtu_max(2048) => 2048,
         mtu if mtu <= mtu_max(4096) => 4096,
-        mtu => bail!("a port has an MTU of {mtu}, and a frame must fit one chunk: set it to {} or less", mtu_max(4096)),
+        mtu => bail!(
+            "port {widest} has an MTU of {mtu}, and a frame must fit one chunk of packet memory, which the kernel makes no larger than a page: ip link set {widest} mtu {} or less",
+            mtu_max(4096)
+        ),
     };
     // Some may own a queue more than others.
     let mut chunks = vec![chunks_per_worker(devices.len() as u32); workers];
@@ -649,7 +666,21 @@ pub fn tables(desired: &Desired) -> Tables {
     for (slot, tenant, _, end) in crate::control::ends(desired) {
         end.prefixes().for_each(|prefix| _ = builder.add(tenant, prefix, Target::Site(slot)));
     }
+    for (tenant, first, filter) in filters(desired) {
+        let rules: Vec<_> = filter.rules.iter().map(|(_, rule)| rule.clone()).collect();
+        builder.filter(tenant, classifier::filter::Filter::new(&rules, filter.default), first);
+    }
     builder.build()
+}
+
+/// The tenants that have a filter, each with the row of its first rule: its rules stand in their order, then its default.
+pub fn filters(desired: &Desired) -> impl Iterator<Item = (TenantSlot, u32, &crate::config::Filter)> {
+    let with_slot = (0..).map(TenantSlot).zip(&desired.tenants);
+    with_slot.filter_map(|(slot, tenant)| Some((slot, tenant.filter.as_ref()?))).scan(0, |next, (slot, filter)| {
+        let first = *next;
+        *next += filter.rules.len() as u32 + 1;
+        Some((slot, first, filter))
+    })
 }
 
 /// SIGTERM and SIGINT, by name.

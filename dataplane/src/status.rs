@@ -199,6 +199,22 @@ pub struct Tenant {
     pub access: Vec<Access>,
     /// Packets of this tenant that were dropped, by the reason's name.
     pub drops: BTreeMap<String, u64>,
+    /// The rules of its filter in their order, and behind them what becomes of packets that none of them matches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<Rule>,
+}
+
+/// A rule of a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Rule {
+    /// Its name, or its place from 1; `default` if it is what no rule matches.
+    pub name: String,
+    /// `allow` or `deny`.
+    pub action: String,
+    /// Packets that it decided.
+    pub packets: u64,
+    /// Their inner IP bytes.
+    pub bytes: u64,
 }
 
 /// The workers' books: what came is what went, and what is under way. Each number is a sum over all workers.
@@ -301,6 +317,12 @@ pub struct Site {
     /// Frames that named a session of it and that XDP dropped (`xdp_shed`), since it had its share of a ring that was more
     /// than half full. They are not verified, so they need not be its own.
     pub shed_packets: u64,
+    /// Packets from it that were above a contracted rate, its own or its tenant's, and dropped.
+    #[serde(default)]
+    pub rx_over_rate: u64,
+    /// The same of packets for it.
+    #[serde(default)]
+    pub tx_over_rate: u64,
     /// The way to it through the underlay; null if there is no endpoint to look for.
     pub path: Option<Path>,
 }
@@ -354,6 +376,9 @@ pub struct Path {
     pub next_hop_mac: Option<String>,
     /// The largest outer packet that this way takes.
     pub mtu: Option<u32>,
+    /// The largest inner packet that the site is sent.
+    #[serde(default)]
+    pub inner_mtu: Option<u32>,
     /// Why the site can't be reached, if it can't.
     pub unreachable: Option<String>,
 }

@@ -2,7 +2,7 @@
 //! the order of this page.
 //!
 //! ```text
-//! receive -> admit -> open -> check -> route -> adapt -> seal -> address -> dispatch -> transmit -> recycle
+//! receive -> admit -> open -> check -> filter -> route -> police -> adapt -> seal -> address -> dispatch -> transmit -> recycle
 //! ```
 //!
 //! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker`] alone touches sockets, so that the
@@ -14,6 +14,7 @@
 use crate::access::Access;
 use crate::clock;
 use crate::depot::Depot;
+use crate::fit;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::{Ports, Ring};
@@ -86,6 +87,7 @@ impl Worker {
         team.offer(!received);
         let helped = team.help(|batch| journey.relay(batch, now));
         journey.rows.turns.helped_frames.add(helped as u64);
+        journey.send_pieces(now);
         busy |= received || helped > 0 || team.is_under_way();
         busy |= ports.transmit(&mut journey.out, &mut journey.pool, &journey.rows);
         journey.rows.turns.chunks_free.set(journey.pool.len() as u64);
@@ -141,6 +143,8 @@ pub struct Journey {
     pub shelf: Shelf,
     /// Free chunks.
     pub pool: Vec<Frame>,
+    /// Fragments that are to be sealed at the end of this turn.
+    pub pieces: Vec<Packet>,
     /// Frames for each port, addressed and sealed.
     pub out: Vec<Vec<Frame>>,
     /// This worker's counters.
@@ -184,8 +188,10 @@ impl Journey {
         self.open(batch, now);
         self.enter(batch, now);
         self.check(batch);
+        self.filter(batch); // policy.rs
         self.route(batch);
         self.visit(batch, now);
+        self.police(batch, now); // policy.rs
         self.adapt(batch, now);
         self.go_on(batch, now);
     }
@@ -370,12 +376,12 @@ impl Journey {
             if ecn != inner.ecn {
                 ecn::set(packet.frame.bytes_mut(), ecn);
             }
-            packet.ecn = ecn::encapsulate(ecn);
+            (packet.ecn, packet.dscp) = (ecn::encapsulate(ecn), inner.dscp);
             packet.destination = inner.destination;
         }
     }
 
-    /// 4. The destination, in this tenant's own table.
+    /// 5. The destination, in this tenant's own table.
     fn route(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
@@ -386,15 +392,18 @@ impl Journey {
         }
     }
 
-    /// 5. What a router changes: one hop less; and what it refuses: a packet that has no hop left, or does not fit.
+    /// 7. What a router changes: one hop less, TCP's segments to what fits, and what does not fit cut (fit.rs); and what it refuses:
+    /// a packet that has no hop left, or must not be cut.
     fn adapt(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             if !wire::decrement_ttl(packet.frame.bytes_mut()) {
                 self.answer(packet, DropReason::TtlExpired, Answer::TimeExceeded, now);
                 continue;
             }
-            let Some(mtu) = self.sites.at(packet.to).payload_max() else { continue };
-            if packet.inner_len > mtu {
+            let (from, to) = (self.sites.at(packet.from), self.sites.at(packet.to));
+            fit::clamp(packet, from, to);
+            let Some(mtu) = to.payload_max() else { continue };
+            if packet.inner_len > mtu && !self.fragment(packet, mtu) {
                 // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).
                 self.answer(packet, DropReason::TooLarge, Answer::TooBig { mtu }, now);
             }
@@ -419,11 +428,12 @@ impl Journey {
         }
         packet.frame.resize(len);
         packet.frame.bytes_mut().copy_from_slice(&reply[..len]);
-        (packet.to, packet.inner_len, packet.ecn) = (packet.from, len as u16, Ecn::NotEct);
+        (packet.to, packet.inner_len) = (packet.from, len as u16);
+        (packet.ecn, packet.dscp) = (Ecn::NotEct, icmp::DSCP);
         packet.verdict = Verdict::Forward;
     }
 
-    /// 6. The destination's session: padding of zeros, a counter each, and the cipher, in place.
+    /// 8. The destination's session: padding of zeros, a counter each, and the cipher, in place.
     fn seal(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
@@ -471,13 +481,15 @@ impl Journey {
         self.aead.seal_batch(&mut jobs);
     }
 
-    /// 7. Outer headers, by the template of the path.
+    /// 9. Outer headers, by the template of the path.
     fn address(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
-            let Ok(path) = &self.sites.at(packet.to).way.out else { unreachable!("sealed for it") };
+            let site = self.sites.at(packet.to);
+            let Ok(path) = &site.way.out else { unreachable!("sealed for it") };
+            let tos = site.dscp.outside(packet.dscp) << 2 | packet.ecn as u8;
             packet.frame.prepend(path.template.header_len());
             self.identification = self.identification.wrapping_add(1);
-            let Ok(()) = path.template.write(packet.frame.bytes_mut(), packet.ecn as u8, self.identification) else {
+            let Ok(()) = path.template.write(packet.frame.bytes_mut(), tos, self.identification) else {
                 unreachable!("a chunk is shorter than an IP packet can be")
             };
             packet.verdict = Verdict::Transmit(path.port);
@@ -498,7 +510,7 @@ impl Journey {
         }
     }
 
-    /// 8. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
+    /// 10. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
     pub fn dispatch(&mut self, batch: &mut Batch) {
         for mut packet in batch.drain(..) {
             match packet.verdict {

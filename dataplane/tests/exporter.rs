@@ -78,7 +78,7 @@ impl Drop for Exporter {
 
 /// A hub whose labels are as bad as they can be, and that has counted something everywhere.
 fn segment(path: &Path) -> Segment {
-    let shape = Shape { tenants: 3, sites: 2, ports: 1 };
+    let shape = Shape { tenants: 3, sites: 2, ports: 1, ..Shape::default() };
     let (hub, build) = ("tokyo-1".to_owned(), "1.2.3".to_owned());
     let spec = Spec { hub, build, config_hash: 1, shape, workers: 1, memory: 1 << 20, group: Some(GROUP) };
     let mut segment = Segment::create(path, spec).unwrap().segment;

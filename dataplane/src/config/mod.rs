@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod machine;
 mod parse;
+mod policy;
 mod reader;
 mod values;
 
@@ -30,6 +31,7 @@ pub(crate) use errors::nearest;
 pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
 pub use machine::{Interface, Machine, group_id, validate_machine};
+pub use policy::{Dscp, Filter, Rate, Rates};
 pub use values::{HubName, Label, Name, PortName};
 
 /// Reads `path` and what it includes, and the key files that they name.
@@ -200,6 +202,12 @@ pub struct Tenant {
     pub sites: Vec<Site>,
     /// Its ends at access ports, whose names no site has. Their prefixes overlap nobody's either.
     pub access: Vec<Access>,
+    /// What it may send and receive in all.
+    pub rates: Rates,
+    /// How its packets are marked outside.
+    pub dscp: Dscp,
+    /// What of its packets may go where; none: all may go everywhere.
+    pub filter: Option<Filter>,
     /// Where the tenant is configured.
     pub origin: Origin,
 }
@@ -223,6 +231,10 @@ pub struct Site {
     pub keepalive_s: Option<NonZeroU16>,
     /// Whether outer IPv4 packets to it carry a real UDP checksum; those over IPv6 always do.
     pub udp_checksum: bool,
+    /// What it may send and receive.
+    pub rates: Rates,
+    /// The largest inner packet that it is sent; none: what its path takes.
+    pub mtu: Option<NonZeroU16>,
     /// Where the site is configured.
     pub origin: Origin,
 }

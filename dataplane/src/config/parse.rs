@@ -21,7 +21,7 @@ use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
 use super::{
     Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, access,
-    include, values,
+    include, policy, values,
 };
 
 static ROOT: Shape = Shape {
@@ -102,6 +102,11 @@ static TENANT: Shape = Shape {
         optional("service_code", r#"service_code = "WAN00001001""#),
         optional("label", r#"label = "Acme KK""#),
         optional("hub_addresses", r#"hub_addresses = ["10.9.0.1"]"#),
+        optional("rate", r#"rate = "100 Mbit/s""#),
+        optional("burst", r#"burst = "64 kB""#),
+        optional("dscp", r#"dscp = "copy""#),
+        optional("filter", r#"[[tenant.filter]] with action = "deny""#),
+        optional("filter_default", r#"filter_default = "deny""#),
         optional("site", r#"[[tenant.site]] with name = "osaka""#),
         optional("access", r#"[[tenant.access]] with port = "eth1" and addresses = ["10.9.2.254/24"]"#),
     ],
@@ -119,10 +124,13 @@ static SITE: Shape = Shape {
         optional("endpoint", r#"endpoint = "192.0.2.7:51820""#),
         optional("keepalive_s", "keepalive_s = 25"),
         optional("udp_checksum", "udp_checksum = true"),
+        optional("rate", r#"rate = "100 Mbit/s""#),
+        optional("burst", r#"burst = "64 kB""#),
+        optional("mtu", "mtu = 1380"),
     ],
 };
 
-/// Every shape, to find where a misplaced key belongs.
+/// Shapes in which a misplaced key is looked for: those of a filter's rule are too general to be a hint.
 pub(super) static SHAPES: [&Shape; 11] = [
     &ROOT, &HUB, &CRYPTO, &WORKERS, &STATS, &PORT, &TENANT, &SITE, &access::ACCESS, &access::NEIGHBOUR, &access::ROUTE,
 ];
@@ -305,6 +313,9 @@ impl<'a> Walk<'a> {
             hub_addresses: hub_addresses.into_iter().map(|address| address.value).collect(),
             sites,
             access,
+            rates: policy::rates(table, self.problems),
+            dscp: policy::dscp(table),
+            filter: policy::filter(table, self.problems),
             origin: table.at().clone(),
         })
     }
@@ -329,6 +340,8 @@ impl<'a> Walk<'a> {
         let endpoint = table.string("endpoint", values::endpoint);
         let keepalive_s = table.integer("keepalive_s", values::keepalive);
         let udp_checksum = table.boolean("udp_checksum");
+        let rates = policy::rates(table, self.problems);
+        let mtu = table.integer("mtu", values::mtu);
         Some(Site {
             name: name?.value,
             public_key: public_key?.value,
@@ -338,6 +351,8 @@ impl<'a> Walk<'a> {
             endpoint: endpoint.map(|endpoint| endpoint.value),
             keepalive_s: keepalive_s.map(|seconds| seconds.value),
             udp_checksum: udp_checksum.unwrap_or(false),
+            rates,
+            mtu: mtu.map(|mtu| mtu.value),
             origin: table.at().clone(),
         })
     }

@@ -185,6 +185,14 @@ impl<'a> Table<'a> {
         matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Array(elements)) if elements.is_empty())
     }
 
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Table(_)))
+    }
+
+    pub(super) fn is_integer(&self, key: &str) -> bool {
+        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Integer(_)))
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }

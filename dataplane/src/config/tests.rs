@@ -13,6 +13,7 @@ use crypto::aead::{Library, Wish};
 use tempfile::TempDir;
 
 use super::*;
+use classifier::filter::{Action, Flags, Rule};
 
 /// The example of the documentation, every optional key set; `@N` stands for the public key of site N.
 const WHOLE: &str = r#"
@@ -45,6 +46,23 @@ id = 1001
 service_code = "WAN00001001"
 label = "Acme KK / 大阪"
 hub_addresses = ["10.9.0.1", "fd00:9::1"]
+rate = { up = "100 Mbit/s", down = "2.5 Gbit/s" }
+burst = { up = "64 kB" }
+dscp = "copy"
+filter_default = "deny"
+
+[[tenant.filter]]
+action = "deny"
+name = "who opens"
+from = ["10.9.1.0/24", "fd00:9:1::/64"]
+to = ["10.9.2.0/24", "fd00:9:2::/64"]
+protocol = "tcp"
+source_ports = "1024-65535"
+ports = "22, 80, 8000-8100"
+flags = "syn, !ack"
+
+[[tenant.filter]]
+action = "allow"
 
 [[tenant.site]]
 name = "a"
@@ -55,6 +73,8 @@ preshared_key_file = "a.psk"
 endpoint = "192.0.2.7:51820"
 keepalive_s = 25
 udp_checksum = true
+rate = "10 Mbit/s"
+mtu = 1380
 
 [[tenant.site]]
 name = "b"
@@ -173,7 +193,24 @@ fn the_whole_example_is_read() {
     assert_eq!(b.endpoint, Some("[2001:db8::7]:51820".parse().unwrap()));
     assert_eq!((b.preshared_key.as_ref(), b.keepalive_s, b.udp_checksum), (None, None, false));
     let lines = (a.origin.line(), b.origin.line(), desired.tenants[1].origin.line());
-    assert_eq!(lines, (32, 42, 1));
+    assert_eq!(lines, (49, 61, 1));
+
+    let rate = |bits_per_s, burst| Some(Rate { bits_per_s, burst });
+    assert_eq!(tenant.rates, Rates { up: rate(100_000_000, 64_000), down: rate(2_500_000_000, 15_625_000) });
+    assert_eq!(a.rates, Rates { up: rate(10_000_000, 62_500), down: rate(10_000_000, 62_500) });
+    assert_eq!((b.rates, b.mtu), (Rates::default(), None));
+    assert_eq!(
+        (a.mtu.map(NonZeroU16::get), tenant.dscp, desired.tenants[1].dscp),
+        (Some(1380), Dscp::Copy, Dscp::Zero)
+    );
+    let filter = tenant.filter.as_ref().unwrap();
+    assert_eq!(filter.default, Action::Deny);
+    let [(name, opens), (second, all)] = &filter.rules[..] else { panic!("two rules") };
+    assert_eq!((&**name, &**second, all), ("who opens", "2", &Rule::any(Action::Allow)));
+    assert_eq!((opens.action, opens.protocol, opens.from.len(), opens.to.len()), (Action::Deny, Some(6), 2, 2));
+    assert_eq!((&opens.source_ports, &opens.ports), (&vec![1024..=65535], &vec![22..=22, 80..=80, 8000..=8100]));
+    assert_eq!(opens.flags, Flags { set: 0x02, clear: 0x10 });
+    assert_eq!(desired.tenants[1].filter, None);
     assert!(desired.tenants[1].origin.file().ends_with("tenants.d/1.toml"));
 }
 
@@ -189,6 +226,12 @@ fn equality_is_of_what_is_wanted_and_not_of_its_place() {
         ("@1", "@5"),
         ("Acme", "Bcme"),
         ("keepalive_s = 25", "keepalive_s = 26"),
+        ("2.5 Gbit/s", "2.6 Gbit/s"),
+        ("10 Mbit/s", "11 Mbit/s"),
+        ("mtu = 1380", "mtu = 1381"),
+        ("\"copy\"", "8"),
+        ("8000-8100", "8000-8101"),
+        ("filter_default = \"deny\"", "filter_default = \"allow\""),
         ("fd00:9:2::/64", "fd00:9:2::/63"),
     ] {
         let changed = WHOLE.replacen(old, new, 1);

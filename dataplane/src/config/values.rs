@@ -4,13 +4,14 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 
+use classifier::filter::{Action, Flags};
 use crypto::aead::Library;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Idle, Mode, Role, Spread};
+use super::{Dscp, Idle, Mode, Role, Spread};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -343,5 +344,138 @@ fn unicast(address: IpAddr) -> Result<(), String> {
         _ if address.is_unspecified() => Err("the unspecified address is nobody's".to_owned()),
         _ if address.is_multicast() || broadcast => Err("a multicast or broadcast address is nobody's own".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// The least burst: room for the largest packet of any port.
+pub(super) const BURST_MIN: u64 = 10_000;
+
+/// Bits per second.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    const RULE: &str = "64 kbit/s to 400 Gbit/s are right, written like \"100 Mbit/s\"; leave it out for no limit";
+    let units = [("bit/s", 1), ("kbit/s", 1_000), ("Mbit/s", 1_000_000), ("Gbit/s", 1_000_000_000)];
+    match quantity(text, &units) {
+        Some(rate @ 64_000..=400_000_000_000) => Ok(rate),
+        _ => Err(RULE.to_owned()),
+    }
+}
+
+/// Bytes.
+pub(super) fn burst(text: &str) -> Result<u64, String> {
+    let units = [("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("KiB", 1 << 10), ("MiB", 1 << 20)];
+    match quantity(text, &units) {
+        Some(burst @ BURST_MIN..=1_000_000_000) => Ok(burst),
+        _ => Err("10 kB (some large packets) to 1000 MB are right, written like \"64 kB\"".to_owned()),
+    }
+}
+
+/// A number, with a fraction or without, and one of these units.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+    let (_, unit) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 {
+        return None;
+    }
+    let part = u128::from(*unit) * fraction.parse::<u128>().ok()? / 10u128.pow(fraction.len() as u32);
+    u64::try_from(u128::from(whole.parse::<u64>().ok()?) * u128::from(*unit) + part).ok()
+}
+
+pub(super) fn dscp(text: &str) -> Result<Dscp, String> {
+    match text {
+        "zero" => Ok(Dscp::Zero),
+        "copy" => Ok(Dscp::Copy),
+        _ => Err("\"zero\", \"copy\" or a number from 0 to 63 (without quotes) are right".to_owned()),
+    }
+}
+
+pub(super) fn dscp_number(number: i128) -> Result<Dscp, String> {
+    match u8::try_from(number) {
+        Ok(number @ 0..=63) => Ok(Dscp::Fixed(number)),
+        _ => Err("a DSCP has six bits, so 0 to 63 are right".to_owned()),
+    }
+}
+
+/// The largest inner packet for a site.
+pub(super) fn mtu(number: i128) -> Result<NonZeroU16, String> {
+    match nonzero_u16(number) {
+        Some(mtu) if mtu.get() >= 576 => Ok(mtu),
+        _ => {
+            Err("576 to 65535 are right: the largest IP packet inside the tunnel, as the MTU of its interface"
+                .to_owned())
+        }
+    }
+}
+
+pub(super) fn action(text: &str) -> Result<Action, String> {
+    match text {
+        "allow" => Ok(Action::Allow),
+        "deny" => Ok(Action::Deny),
+        _ => Err("\"allow\" or \"deny\" are right".to_owned()),
+    }
+}
+
+/// A rule's name: one that is not a place, nor that of what no rule matches.
+pub(super) fn rule_name(text: &str) -> Result<Name, String> {
+    let name = Name::new(text)?;
+    match text {
+        "default" => Err("that is what no rule matches; another name is right".to_owned()),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err("rules without a name are called by a number; one with a letter in it is right".to_owned())
+        }
+        _ => Ok(name),
+    }
+}
+
+/// The protocols that have a name here (IANA's numbers).
+const PROTOCOLS: [(&str, u8); 10] = [
+    ("icmp", 1),
+    ("tcp", 6),
+    ("udp", 17),
+    ("dccp", 33),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+pub(super) fn protocol(text: &str) -> Result<u8, String> {
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    named.or_else(|| text.parse().ok()).ok_or_else(|| {
+        let names: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+        format!("{} or a number from 0 to 255 in quotes are right", names.join(", "))
+    })
+}
+
+/// Ports and ranges of them: `22, 80, 8000-8100`.
+pub(super) fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
+    let one = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let port = |text: &str| text.trim().bytes().all(|byte| byte.is_ascii_digit()).then(|| text.trim().parse().ok());
+        match (port(first).flatten(), port(last).flatten()) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => Err("ports from 0 to 65535 and ranges of them are right, like \"22, 80, 8000-8100\"".to_owned()),
+        }
+    };
+    text.split(',').map(one).collect()
+}
+
+/// TCP flags that are set, or not: `syn, !ack`.
+pub(super) fn tcp_flags(text: &str) -> Result<Flags, String> {
+    const NAMES: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
+    let mut flags = Flags::default();
+    for part in text.split(',').map(str::trim) {
+        let (name, clear) = part.strip_prefix('!').map_or((part, false), |name| (name, true));
+        let Some(bit) = NAMES.iter().position(|known| *known == name) else {
+            return Err(format!("{} are right, with ! before those that must not be set", NAMES.join(", ")));
+        };
+        *(if clear { &mut flags.clear } else { &mut flags.set }) |= 1 << bit;
+    }
+    match flags.set & flags.clear {
+        0 => Ok(flags),
+        _ => Err("one flag is to be set and not to be set; no packet is so".to_owned()),
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{Control, SWEEP_PARTS};
 use crate::clock;
-use crate::config::Desired;
-use crate::start::{Port, RING};
+use crate::config::{Desired, Filter};
+use crate::start::{Port, RING, filters};
+use classifier::filter::Action;
 use crypto::Time;
 use crypto::message::{self, Kind, Outgoing};
 use stats::{Directory, Full, Now, SessionState};
@@ -21,6 +22,12 @@ pub fn enter(directory: &mut Directory<'_>, desired: &Desired, ports: &[Port]) -
     }
     for (slot, tenant, _, access) in super::ends(desired) {
         directory.site(slot, tenant, &access.name())?;
+    }
+    for (tenant, first, filter) in filters(desired) {
+        let rules = filter.rules.iter().map(|(name, rule)| (&**name, rule.action));
+        for (row, (name, action)) in (first..).zip(rules.chain([(Filter::DEFAULT, filter.default)])) {
+            directory.rule(row, tenant, name, action == Action::Deny)?;
+        }
     }
     ports.iter().try_for_each(|port| directory.port(port.index, &port.name, port.queues, RING))
 }

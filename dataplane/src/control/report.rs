@@ -181,6 +181,7 @@ impl Control {
             sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32), counted)).collect(),
             access: self.ends.iter().filter(|end| end.tenant == slot).map(|end| self.access(end, counted)).collect(),
             drops: drops.collect(),
+            filter: found.into_iter().flat_map(|found| counted.rules_of(found)).map(rule).collect(),
         }
     }
 
@@ -238,6 +239,8 @@ impl Control {
             tx_bytes: traffic.tx_bytes,
             staged: staged as u32,
             shed_packets: self.steering.shed(slot.0),
+            rx_over_rate: found.map_or(0, |found| found.rx_over_rate),
+            tx_over_rate: found.map_or(0, |found| found.tx_over_rate),
             path: site.endpoint.map(|_| self.path(reach, &site.way)),
         }
     }
@@ -250,9 +253,15 @@ impl Control {
             path.next_hop_mac = Some(mac_text(hop.destination_mac));
             path.mtu = Some(hop.mtu.into());
         }
+        path.inner_mtu = way.out.as_ref().ok().map(|path| path.payload_max.into());
         path.unreachable = way.out.as_ref().err().map(|reason| reason.name().into());
         path
     }
+}
+
+fn rule(rule: &stats::Rule) -> status::Rule {
+    let action = if rule.deny { "deny" } else { "allow" };
+    status::Rule { name: rule.name.clone(), action: action.into(), packets: rule.packets, bytes: rule.bytes }
 }
 
 pub(super) fn mac_text(mac: [u8; 6]) -> String {

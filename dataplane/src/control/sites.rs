@@ -12,6 +12,7 @@ use crypto::Identity;
 use crypto::message::Outgoing;
 use crypto::peer::{Action, Context, Peer};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 use wire::{DropReason, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
 
@@ -50,6 +51,8 @@ pub(super) struct Site {
     /// The worker that receives what comes under its sessions, where XDP spreads.
     pub(super) worker: u16,
     udp_checksum: bool,
+    /// The largest inner packet that it is sent, if that is configured.
+    mtu: Option<u16>,
 }
 
 impl Site {
@@ -85,6 +88,7 @@ impl Site {
                     handshake: None,
                     worker: (owner as usize % workers) as u16,
                     udp_checksum: site.udp_checksum,
+                    mtu: site.mtu.map(NonZeroU16::get),
                 });
             }
         }
@@ -126,7 +130,7 @@ impl Site {
         });
         let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
         let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
-        let payload_max = hop.mtu.min(mtu_max).saturating_sub(headers);
+        let payload_max = hop.mtu.min(mtu_max).saturating_sub(headers).min(self.mtu.unwrap_or(u16::MAX));
         Way { ends: Some((endpoint.remote, hop.local)), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
 }

@@ -26,7 +26,7 @@ impl Hub {
     }
 
     fn in_directory(directory: tempfile::TempDir, second: u64) -> Self {
-        let shape = Shape { tenants: 3, sites: 6, ports: 1 };
+        let shape = Shape { tenants: 3, sites: 6, ports: 1, ..Shape::default() };
         let spec = Spec {
             hub: "tokyo-1".into(),
             build: "0.1.0".into(),

@@ -49,6 +49,7 @@ pub fn render_tenant(one: &Tenant) -> String {
             ("sent", format!("{} packets, {}", count(site.tx_packets), bytes(site.tx_bytes))),
             ("staged", format!("{} packets", count(site.staged.into()))),
             ("shed", format!("{} packets", count(site.shed_packets))),
+            ("over rate", format!("{} packets received, {} sent", count(site.rx_over_rate), count(site.tx_over_rate))),
         ];
         for (name, value) in rows {
             let _ = writeln!(out, "    {name:<12}{value}");
@@ -72,6 +73,13 @@ pub fn render_tenant(one: &Tenant) -> String {
             let mac = neighbour.mac.as_deref().unwrap_or("-");
             let _ = writeln!(out, "    host        {}  {}  {}", neighbour.address, clean(mac), clean(&neighbour.state));
         }
+    }
+    if !one.filter.is_empty() {
+        let mut table = Table::new(2, ["RULE", "ACTION", ">PACKETS", ">BYTES"]);
+        for rule in &one.filter {
+            table.row([clean(&rule.name), clean(&rule.action), count(rule.packets), bytes(rule.bytes)]);
+        }
+        let _ = write!(out, "\n{table}");
     }
     let lost: Vec<Lost<'_>> = one
         .drops

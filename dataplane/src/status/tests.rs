@@ -84,6 +84,7 @@ fn example() -> Status {
             ..Books::default()
         },
         tenants: vec![Tenant {
+            filter: vec![Rule { name: "no telnet".into(), action: "deny".into(), packets: 23, bytes: 920 }],
             id: 1001,
             service_code: Some("WAN00001001".into()),
             label: Some("Acme KK / 大阪\x1b[31m".into()),
@@ -102,6 +103,7 @@ fn example() -> Status {
                         next_hop: Some("192.0.2.254".parse().unwrap()),
                         next_hop_mac: Some("02:00:00:00:00:fe".into()),
                         mtu: Some(1500),
+                        inner_mtu: Some(1440),
                         unreachable: None,
                     }),
                     ..site("a")
@@ -114,6 +116,7 @@ fn example() -> Status {
                     rx_bytes: 1023,
                     staged: 7,
                     shed_packets: 51_000,
+                    rx_over_rate: 17,
                     path: Some(Path { unreachable: Some("no route".into()), ..Path::default() }),
                     ..site("東京")
                 },
@@ -231,6 +234,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     sent        617,000 packets, 882.6 MiB
     staged      0 packets
     shed        0 packets
+    over rate   0 packets received, 0 sent
 
   site 東京
     public key  東京+key=
@@ -243,6 +247,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     sent        0 packets, 0 B
     staged      7 packets
     shed        51,000 packets
+    over rate   17 packets received, 0 sent
 
   site new
     public key  new+key=
@@ -255,6 +260,10 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     sent        0 packets, 0 B
     staged      0 packets
     shed        0 packets
+    over rate   0 packets received, 0 sent
+
+  RULE       ACTION  PACKETS  BYTES
+  no telnet  deny         23  920 B
 
   DROPPED      PACKETS  BYTES
   no_route          12      -

@@ -7,7 +7,7 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use stats::{Site, Snapshot, Tenant};
+use stats::{Rule, Site, Snapshot, Tenant};
 
 use super::process::Own;
 use super::text::Label;
@@ -38,6 +38,7 @@ impl Times {
 struct ShownTenant {
     label: Label,
     tenant: Tenant,
+    rules: Vec<(Label, Rule)>,
 }
 
 /// A site that is shown.
@@ -69,13 +70,18 @@ impl Page {
             Some(snapshot) => (std::mem::take(&mut snapshot.tenants), std::mem::take(&mut snapshot.sites)),
             None => Default::default(),
         };
+        let mut rules: HashMap<usize, Vec<(Label, Rule)>> = HashMap::new();
+        for rule in snapshot.iter_mut().flat_map(|snapshot| std::mem::take(&mut snapshot.rules)) {
+            rules.entry(rule.tenant).or_default().push((Label::new(&rule.name), rule));
+        }
         let mut page =
             Self { snapshot, tenants: Vec::new(), sites: Vec::new(), series_dropped: 0, times, own: Own::read() };
         let mut room = max_series;
         let mut labels = HashSet::new();
         let mut by_slot = HashMap::new();
         for tenant in tenants {
-            let series = families::TENANT_SERIES + 2 * tenant.drops.len();
+            let rules = rules.remove(&tenant.slot).unwrap_or_default();
+            let series = families::TENANT_SERIES + 2 * tenant.drops.len() + 2 * rules.len();
             // Of two tenants with one code, which no configuration has, the second is called by its id.
             let label = Some(Label::new(&tenant.service_code))
                 .filter(|label| !tenant.service_code.is_empty() && !labels.contains(label))
@@ -83,7 +89,7 @@ impl Page {
             if series <= room && labels.insert(label.clone()) {
                 room -= series;
                 by_slot.insert(tenant.slot, label.clone());
-                page.tenants.push(ShownTenant { label, tenant });
+                page.tenants.push(ShownTenant { label, tenant, rules });
             } else {
                 page.series_dropped += series;
             }

@@ -27,7 +27,7 @@ impl Hub {
     }
 
     fn at(directory: tempfile::TempDir, path: PathBuf, tenants: u32) -> Self {
-        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize, ports: 2 };
+        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize, ports: 2, ..Shape::default() };
         let spec = Spec {
             hub: "tokyo-1".into(),
             build: "1.2.3".into(),
@@ -343,7 +343,7 @@ fn of_two_tenants_with_one_code_the_second_is_called_by_its_id() {
     assert_eq!(infos.len(), 3, "{infos:?}");
     assert!(found.contains_key(r#"ekiden_tenant_receive_bytes_total{tenant="8"}"#));
     // The fourth tenant, its two sites, and the second site "a" of the first.
-    assert_eq!(found["ekiden_exporter_series_dropped"], (11 + 3 * 15) as f64);
+    assert_eq!(found["ekiden_exporter_series_dropped"], (11 + 3 * 17) as f64);
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn what_a_limit_leaves_out_is_told_exactly() {
     };
     let mut exporter = hub.exporter();
     let whole = limited(&scrape(&mut exporter));
-    assert_eq!(whole, 10 * 11 + 2 + 20 * 15 + 1);
+    assert_eq!(whole, 10 * 11 + 2 + 20 * 17 + 1);
     for max in [whole, whole - 1, 200, 113, 112, 50, 11, 10, 0] {
         exporter.max_series = max;
         let found = scrape(&mut exporter);

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
-use stats::{Drop, Histogram, Hub, Port, SessionState, Site, Traffic, Worker};
+use stats::{Drop, Histogram, Hub, Port, Rule, SessionState, Site, Traffic, Worker};
 
 use super::super::text::Label;
 use super::Page;
@@ -80,6 +80,13 @@ const DROPS: [Counts<(u64, u64)>; 2] = [
     ("drop_bytes", "Bytes of the frames of dropped packets", |d| d.1),
 ];
 
+const RULES: [Counts<Rule>; 2] = [
+    ("ekiden_filter_rule_packets", "Packets that a rule of a tenant's filter decided; `default`: what none did", |r| {
+        r.packets
+    }),
+    ("ekiden_filter_rule_bytes", "Inner IP bytes of packets that a rule of a tenant's filter decided", |r| r.bytes),
+];
+
 const PORT_COUNTS: [Counts<Port>; 8] = [
     ("ekiden_port_receive_frames", "Frames taken from receive rings", |p| p.rx_frames),
     ("ekiden_port_receive_bytes", "Bytes of frames taken from receive rings", |p| p.rx_bytes),
@@ -139,6 +146,15 @@ const WORKER_LATENCIES: [Latencies; 2] = [
     ("ekiden_worker_ring_seconds", "From XDP to the worker, of one frame in 64", |w| &w.ring_time),
 ];
 
+const SITE_COUNTS: [Counts<Site>; 3] = [
+    ("ekiden_site_handshakes", "Handshakes completed, whoever began", |s| s.handshakes),
+    ("ekiden_site_receive_over_rate_packets", "Packets from the site above a contracted rate, dropped", |s| {
+        s.rx_over_rate
+    }),
+    ("ekiden_site_transmit_over_rate_packets", "Packets for the site above a contracted rate, dropped", |s| {
+        s.tx_over_rate
+    }),
+];
 const SITE_GAUGES: [Gauges<Site>; 3] = [
     ("ekiden_site_session_up", "Whether packets can pass: 1 if there is a session", |s| {
         f64::from(matches!(s.session, SessionState::Live | SessionState::Rekey | SessionState::Attached))
@@ -157,9 +173,13 @@ const SITE_TIMES: [Counts<Site>; 3] = [
     }),
 ];
 
-/// Series of a site: what it moved, info, handshakes, gauges, and those times that there are.
+/// Series of a site: what it moved, info, counts, gauges, and those times that there are.
 pub(super) fn site_series(site: &Site) -> usize {
-    TRAFFIC.len() + 2 + SITE_GAUGES.len() + SITE_TIMES.iter().filter(|(.., at)| at(site) > 0).count()
+    TRAFFIC.len()
+        + 1
+        + SITE_COUNTS.len()
+        + SITE_GAUGES.len()
+        + SITE_TIMES.iter().filter(|(.., at)| at(site) > 0).count()
 }
 
 fn wall(ns: u64) -> f64 {
@@ -279,6 +299,16 @@ impl Page {
             });
             sheet.counters(&format!("ekiden_tenant_{name}"), help, samples)?;
         }
+        let actions = ["allow", "deny"].map(Label::new);
+        for (name, help, value) in RULES {
+            let samples = self.tenants.iter().flat_map(|shown| {
+                shown.rules.iter().map(|(label, rule)| {
+                    let action = &actions[usize::from(rule.deny)];
+                    ([("tenant", &shown.label), ("rule", label), ("action", action)], value(rule))
+                })
+            });
+            sheet.counters(name, help, samples)?;
+        }
         Ok(())
     }
 
@@ -290,8 +320,9 @@ impl Page {
             let samples = shown().map(|(labels, site)| (labels, value(&site.traffic)));
             sheet.counters(&format!("ekiden_site_{name}"), help, samples)?;
         }
-        let handshakes = shown().map(|(labels, site)| (labels, site.handshakes));
-        sheet.counters("ekiden_site_handshakes", "Handshakes completed, whoever began", handshakes)?;
+        for (name, help, value) in SITE_COUNTS {
+            sheet.counters(name, help, shown().map(|(labels, site)| (labels, value(site))))?;
+        }
         for (name, help, value) in SITE_GAUGES {
             sheet.gauges(name, help, shown().map(|(labels, site)| (labels, value(site))))?;
         }

@@ -1,0 +1,165 @@
+//! Packets that fit, on the journey: fragments, TCP's segment sizes, and how packets are marked outside.
+
+use ekiden_dataplane::config::Dscp;
+use ekiden_dataplane::fit::PIECES_MAX;
+use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6};
+use etherparse::{Ipv4Header, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
+use wire::{DropReason, Outer, SiteSlot};
+
+/// A tenant with two sites, the way to the second of which takes inner packets of `mtu` bytes.
+fn hub(mtu: u16) -> Rehearsal {
+    let sites = vec![vec!["10.9.1.0/24", "fd00:9:1::/64"], vec!["10.9.2.0/24", "fd00:9:2::/64"]];
+    let mut hub = Rehearsal::new(&[sites], 2048);
+    hub.journey.sites.at_mut(SiteSlot(1)).way.out.as_mut().unwrap().payload_max = mtu;
+    hub
+}
+
+/// From site a to site b, with another byte in each place of the payload, and without DF.
+fn may_be_cut(len: usize, tos: u8) -> Vec<u8> {
+    let mut packet = ipv4([10, 9, 1, 1], [10, 9, 2, 1], 9, len);
+    packet[20..].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 7) as u8);
+    (packet[1], packet[6]) = (tos, 0);
+    packet[10..12].fill(0);
+    let sum = wire::checksum::Sum::ZERO.bytes(&packet[..20]).finish();
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// The inner packets that left for a site, each cut to its length, as they left.
+fn inner(hub: &Rehearsal, frames: &[Vec<u8>], to: usize) -> Vec<Vec<u8>> {
+    let opened = frames.iter().map(|frame| hub.open(frame).expect("a message of the hub's"));
+    let cut = |(site, mut packet): (usize, Vec<u8>)| {
+        assert_eq!(site, to);
+        let len = wire::Inner::parse(&packet).unwrap().len;
+        assert!(packet[len..].iter().all(|byte| *byte == 0), "padding is zeros");
+        packet.truncate(len);
+        packet
+    };
+    opened.map(cut).collect()
+}
+
+fn balanced(hub: &Rehearsal, received: usize, sent: usize) {
+    let dropped: u64 = hub.drops().iter().map(|(_, n)| n).sum();
+    assert_eq!(received as u64 + hub.journey.rows.turns.generated.read(), sent as u64 + dropped, "the books");
+    let (found, all) = hub.census();
+    assert_eq!(found, all, "a chunk is lost");
+}
+
+#[test]
+fn what_does_not_fit_and_may_be_cut_arrives_in_fragments() {
+    let mut hub = hub(500);
+    let whole = may_be_cut(1400, 0);
+    let left = hub.pass(&[hub.seal(0, &whole), hub.seal(0, &may_be_cut(500, 0))]);
+    let mut packets = inner(&hub, &left, 1);
+    packets.sort_by_key(|packet| Ipv4Header::from_slice(packet).unwrap().0.fragment_offset.value());
+    let mut together = Vec::new();
+    // The packet that fits has no offset either, and is whole.
+    for packet in packets.iter().filter(|packet| packet[6..8] != [0, 0]) {
+        assert!(packet.len() <= 500);
+        let (header, payload) = Ipv4Header::from_slice(packet).unwrap();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(header.fragment_offset.value() as usize * 8, together.len());
+        assert_eq!((header.time_to_live, header.identification), (8, 0));
+        together.extend_from_slice(payload);
+    }
+    assert_eq!(together, whole[20..]);
+    assert_eq!((packets.len(), hub.journey.rows.turns.generated.read()), (4, 2));
+    assert_eq!(hub.drops(), []);
+    balanced(&hub, 2, 4);
+    assert_eq!(hub.journey.rows.site(SiteSlot(1)).tx_packets.read(), 4);
+}
+
+#[test]
+fn what_must_not_be_cut_is_answered() {
+    let mut hub = hub(1200);
+    // With DF, and IPv6.
+    let left = hub.pass(&[hub.seal(0, &ipv4([10, 9, 1, 1], [10, 9, 2, 1], 9, 1300))]);
+    let answer = &inner(&hub, &left, 0)[0];
+    assert_eq!((answer[20], answer[21], &answer[26..28]), (3, 4, &1200u16.to_be_bytes()[..]));
+    let left = hub.pass(&[hub.seal(0, &ipv6("fd00:9:1::1", "fd00:9:2::1", 9, 1400))]);
+    let answer = &inner(&hub, &left, 0)[0];
+    assert_eq!((answer[40], &answer[44..48]), (2, &1280u32.to_be_bytes()[..]));
+    assert_eq!(hub.drops(), [(DropReason::TooLarge, 2)]);
+    balanced(&hub, 2, 2);
+}
+
+#[test]
+fn a_turn_makes_no_more_fragments_than_there_is_room_for() {
+    let mut hub = hub(200);
+    let sealed: Vec<_> = (0..64).map(|_| hub.seal(0, &may_be_cut(1400, 0))).collect();
+    let left = hub.pass(&sealed).len();
+    // Eight fragments each, seven of which are new.
+    let cut = PIECES_MAX / 7;
+    assert_eq!(left, cut * 8);
+    assert_eq!(hub.drops(), [(DropReason::NoChunk, 64 - cut as u64)]);
+    balanced(&hub, 64, left);
+    // The next turn has room again; and a hub whose chunks are all in use drops, and says so.
+    assert_eq!(hub.pass(&sealed[..0]).len(), 0);
+    assert_eq!(hub.pass(&[hub.seal(0, &may_be_cut(1400, 0))]).len(), 8);
+    let frame = hub.seal(0, &may_be_cut(1400, 0));
+    let held: Vec<_> = hub.journey.pool.drain(4..).collect();
+    assert_eq!(hub.pass(&[frame]).len(), 0);
+    hub.journey.pool.extend(held);
+    assert_eq!(hub.drops(), [(DropReason::NoChunk, 65 - cut as u64)]);
+    assert_eq!(hub.census().0, hub.census().1);
+}
+
+#[test]
+fn fragments_wait_for_a_session_like_any_packet() {
+    let mut hub = hub(500);
+    let sending = hub.journey.sites.at_mut(SiteSlot(1)).sending.take().unwrap();
+    assert_eq!(hub.pass(&[hub.seal(0, &may_be_cut(1400, 0))]).len(), 0);
+    assert_eq!(hub.journey.shelf.len(), 3);
+    assert_eq!(hub.census().0, hub.census().1);
+    hub.control.send(ekiden_dataplane::mailbox::Order::Use(sending));
+    let mut ports = ekiden_dataplane::ports::Ports::new(Vec::new(), 1, Default::default());
+    hub.journey.obey(hub.now, &mut ports);
+    let left = hub.leave();
+    assert_eq!(inner(&hub, &left, 1).len(), 3);
+}
+
+fn announced(packet: &[u8]) -> u16 {
+    let Some(TransportSlice::Tcp(tcp)) = SlicedPacket::from_ip(packet).unwrap().transport else { panic!("no TCP") };
+    let sizes = tcp.options_iterator().filter_map(|option| match option {
+        Ok(TcpOptionElement::MaximumSegmentSize(size)) => Some(size),
+        _ => None,
+    });
+    sizes.last().unwrap()
+}
+
+#[test]
+fn segments_fit_both_ways() {
+    let mut hub = hub(1240);
+    for (from, to, v6) in [(1u8, 2u8, false), (2, 1, false), (1, 2, true), (2, 1, true)] {
+        let step = match v6 {
+            false => PacketBuilder::ipv4([10, 9, from, 1], [10, 9, to, 1], 9).tcp(4000, 80, 1, 1000),
+            true => {
+                let address = |site: u8| format!("fd00:9:{site}::1").parse::<std::net::Ipv6Addr>().unwrap().octets();
+                PacketBuilder::ipv6(address(from), address(to), 9).tcp(4000, 80, 1, 1000)
+            }
+        };
+        let mut packet = Vec::new();
+        step.syn().options(&[TcpOptionElement::MaximumSegmentSize(1460)]).unwrap().write(&mut packet, &[]).unwrap();
+        let left = hub.pass(&[hub.seal(from as usize - 1, &packet)]);
+        // The way to b is the narrow one, and a's packets to it are what b's announcement speaks of: so both are held to it.
+        assert_eq!(announced(&inner(&hub, &left, to as usize - 1)[0]), if v6 { 1180 } else { 1200 });
+    }
+    assert_eq!(hub.drops(), []);
+}
+
+#[test]
+fn classes_are_shown_outside_as_the_tenant_wants() {
+    let seen = |dscp: Dscp| {
+        let mut hub = hub(1440);
+        hub.journey.sites.mark([dscp, dscp]);
+        // EF and ECT(0).
+        let left = hub.pass(&[hub.seal(0, &may_be_cut(100, 46 << 2 | 2))]);
+        let outer = Outer::parse(&left[0]).unwrap();
+        let inside = &inner(&hub, &left, 1)[0];
+        assert_eq!(inside[1], 46 << 2 | 2, "inside it stays");
+        (outer.dscp, outer.ecn as u8)
+    };
+    assert_eq!(seen(Dscp::Zero), (0, 2));
+    assert_eq!(seen(Dscp::Copy), (46, 2));
+    assert_eq!(seen(Dscp::Fixed(10)), (10, 2));
+}
