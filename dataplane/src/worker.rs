@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian};
+use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian, tcp};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -401,7 +401,9 @@ impl Journey {
                 continue;
             }
             let (from, to) = (self.sites.at(packet.from), self.sites.at(packet.to));
-            fit::clamp(packet, from, to);
+            if tcp::may_be_in(packet.frame.bytes()) {
+                fit::clamp(packet, from, to);
+            }
             let Some(mtu) = to.payload_max() else { continue };
             if packet.inner_len > mtu && !self.fragment(packet, mtu) {
                 // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).

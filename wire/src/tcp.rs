@@ -18,6 +18,16 @@ const OPTION_MSS: u8 = 2;
 /// The least that is written: Linux takes no less seriously (`TCP_MIN_MSS` is 88 with its options, its floor 48).
 const MSS_MIN: u16 = 48;
 
+/// Whether an inner packet may hold a segment: what [`clamp_mss`] looks closer at.
+#[inline]
+pub fn may_be_in(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet.get(9) == Some(&PROTOCOL),
+        Some(6) => packet.get(6).is_some_and(|next| *next == PROTOCOL || ipv6::is_extension(*next)),
+        _ => false,
+    }
+}
+
 /// Lowers the segment size that an inner packet announces, if it opens a connection and its answers would else not fit packets of
 /// `mtu` bytes; `true` if it did. A size is never raised, and none is announced where there was none: what is taken for
 /// granted then, 536 or 1220 bytes, fits everywhere.
