@@ -500,3 +500,33 @@ proptest! {
         exporter.scrape(Format::Classic).unwrap();
     }
 }
+
+#[test]
+fn rules_of_a_filter_are_counted_by_tenant_name_and_action() {
+    let mut hub = Hub::new(3);
+    hub.segment.configure(|directory| {
+        directory.rule(0, TenantSlot(1), "no \"telnet\"", true).unwrap();
+        directory.rule(1, TenantSlot(1), "default", false).unwrap();
+        directory.rule(2, TenantSlot(2), "default", true).unwrap();
+    });
+    hub.rows[0].rule(0).packets.add(3);
+    hub.rows[0].rule(0).bytes.add(120);
+    hub.rows[0].rule(1).packets.add(4);
+    let found = scrape(&mut hub.exporter());
+    let of = |tenant: &str, rule: &str, action: &str| {
+        let labels = format!("{{tenant=\"{tenant}\",rule=\"{rule}\",action=\"{action}\"}}");
+        [
+            found[&format!("ekiden_filter_rule_packets_total{labels}")],
+            found[&format!("ekiden_filter_rule_bytes_total{labels}")],
+        ]
+    };
+    assert_eq!(of("WAN00001002", "no \\\"telnet\\\"", "deny"), [3.0, 120.0]);
+    assert_eq!(of("WAN00001002", "default", "allow"), [4.0, 0.0]);
+    assert_eq!(of("WAN00001003", "default", "deny"), [0.0, 0.0]);
+    assert_eq!(found.keys().filter(|name| name.starts_with("ekiden_filter")).count(), 6);
+    // They count against the limit, with their tenant: one of the three tenants has nothing of it.
+    let mut exporter = hub.exporter();
+    (exporter.max_series, exporter.sites) = (11 + 15, false);
+    let found = scrape(&mut exporter);
+    assert_eq!(found.keys().filter(|name| name.starts_with("ekiden_filter")).count(), 4);
+}
