@@ -17,6 +17,7 @@ pub mod attack;
 pub mod client;
 pub mod crowd;
 pub mod dice;
+pub mod fairness;
 pub mod flood;
 pub mod hub;
 pub mod impair;

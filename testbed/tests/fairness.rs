@@ -1,0 +1,49 @@
+//! One tenant floods, another keeps its contract.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ekiden_testbed::fairness::Fair;
+use ekiden_testbed::hub::Settings;
+use ekiden_testbed::lab;
+use rustix::process::{Pid, Signal};
+
+#[test]
+fn a_flooding_tenant_takes_nothing_from_one_within_its_contract() -> Result<()> {
+    lab::test(|lab| {
+        let mut fair = Fair::new(lab, &Settings::default())?;
+        let pid = fair.hub.process()?.pid();
+        let before = fair.hub.balance()?;
+        let flood = fair.flood()?;
+        // A worker that has the machine for a part of the time only: less than the flood asks for, on any machine. While it is
+        // away, the flood would fill its ring many times over.
+        let done = AtomicBool::new(false);
+        let talk = std::thread::scope(|scope| {
+            let pid = Pid::from_raw(pid as i32).expect("a process");
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = rustix::process::kill_process(pid, Signal::STOP);
+                    std::thread::sleep(Duration::from_millis(100));
+                    let _ = rustix::process::kill_process(pid, Signal::CONT);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let talk = fair.talk(3000, Duration::from_millis(1));
+            done.store(true, Ordering::Relaxed);
+            talk
+        })?;
+        flood.stop()?;
+        let after = fair.hub.balance()?;
+        let [a, b, villain, _] = &fair.sites[..] else { unreachable!("four sites") };
+        let shed = after.of_site(villain, "shed_packets")?;
+        eprintln!("{} of {} packets; {shed} of the flood shed", talk.latency.len(), talk.sent);
+        ensure!(shed > 10_000, "the flood was no overload: {shed} shed");
+        ensure!(talk.latency.len() as u32 >= talk.sent / 100 * 99, "{} of {}", talk.latency.len(), talk.sent);
+        // The hub itself has dropped nothing of it.
+        ensure!((after.of_site(a, "shed_packets")?, after.of_site(b, "shed_packets")?) == (0, 0));
+        let drops = |status: &ekiden_testbed::Status| status.0["tenants"][0]["drops"].clone();
+        ensure!(drops(&after) == drops(&before), "{}", drops(&after));
+        Ok(())
+    })
+}
