@@ -130,13 +130,16 @@ pub struct Plan {
     pub keepalive: u16,
     /// Prefixes besides its own networks.
     pub more_prefixes: &'static [&'static str],
+    /// More lines of its section in the hub's configuration.
+    pub contract: &'static str,
 }
 
 impl Plan {
     /// A site as most are: wireguard-go over IPv4, which knows the hub and keeps the way open.
     pub fn new(tenant: u32, name: &str, net: u8) -> Self {
         let (client, outside, first) = (Client::WireguardGo, Outside::V4, First::Site);
-        Self { tenant, name: name.into(), net, client, outside, first, psk: false, keepalive: 25, more_prefixes: &[] }
+        let (name, contract) = (name.into(), "");
+        Self { tenant, name, net, client, outside, first, psk: false, keepalive: 25, more_prefixes: &[], contract }
     }
 }
 
@@ -222,7 +225,7 @@ impl Site {
 
     /// Its section of the hub's configuration.
     pub fn hub_section(&self) -> String {
-        let Plan { name, net, first, more_prefixes, .. } = &self.plan;
+        let Plan { name, net, first, more_prefixes, contract, .. } = &self.plan;
         let mut prefixes = vec![format!("10.9.{net}.0/24"), format!("fd00:9:{net:x}::/64")];
         prefixes.extend(more_prefixes.iter().map(|prefix| (*prefix).to_owned()));
         let mut text = format!(
@@ -235,6 +238,7 @@ impl Site {
         if let Some(path) = &self.preshared {
             text.push_str(&format!("preshared_key_file = \"{}\"\n", path.display()));
         }
+        text.push_str(contract);
         text
     }
 

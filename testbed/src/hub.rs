@@ -44,6 +44,8 @@ pub struct Settings {
     pub access: Vec<(u32, String)>,
     /// XDP in generic mode.
     pub generic: bool,
+    /// More lines of tenants' sections.
+    pub contracts: Vec<(u32, &'static str)>,
 }
 
 /// A hub with its configuration.
@@ -396,6 +398,9 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
         writeln!(text, "\n[[tenant]]\nid = {tenant}\nservice_code = \"WAN{tenant:08}\"\nlabel = \"Tenant {tenant}\"")?;
         if settings.hub_addresses.contains(&tenant) {
             writeln!(text, "hub_addresses = [\"10.9.0.1\", \"fd00:9::1\"]")?;
+        }
+        for (_, lines) in settings.contracts.iter().filter(|(of, _)| *of == tenant) {
+            writeln!(text, "{lines}")?;
         }
         for site in sites.iter().filter(|site| site.plan.tenant == tenant) {
             writeln!(text, "\n{}", site.hub_section())?;
