@@ -18,13 +18,13 @@ fn rules(count: usize) -> Vec<Rule> {
         let from = format!("10.{}.0.0/16", 10 + n % 90);
         let port = 1000 + (n * 37 % 5000) as u16;
         Rule {
-            action: if n % 3 == 0 { Action::Deny } else { Action::Allow },
-            from: if n % 4 == 0 { vec![from.parse().expect("a prefix")] } else { Vec::new() },
+            action: if n.is_multiple_of(3) { Action::Deny } else { Action::Allow },
+            from: if n.is_multiple_of(4) { vec![from.parse().expect("a prefix")] } else { Vec::new() },
             to: vec![server.parse().expect("a prefix")],
-            protocol: Some(if n % 2 == 0 { 6 } else { 17 }),
+            protocol: Some(if n.is_multiple_of(2) { 6 } else { 17 }),
             source_ports: Vec::new(),
             ports: vec![port..=port + (n % 5) as u16],
-            flags: if n % 50 == 0 { Flags { set: 2, clear: 16 } } else { Flags::default() },
+            flags: if n.is_multiple_of(50) { Flags { set: 2, clear: 16 } } else { Flags::default() },
         }
     };
     (0..count).map(one).collect()
@@ -35,7 +35,7 @@ fn packets(count: usize) -> Vec<Vec<u8>> {
     let one = |n: usize| {
         let rule = n * 7919 % count.max(1);
         let mut packet = rehearsal::ipv4([10, 9, 1, 1], [10, 9, (2 + rule / 200) as u8, (rule % 200) as u8], 9, 200);
-        let port = if n % 8 == 0 { 1000 + (rule * 37 % 5000) as u16 } else { 60_000 };
+        let port = if n.is_multiple_of(8) { 1000 + (rule * 37 % 5000) as u16 } else { 60_000 };
         packet[22..24].copy_from_slice(&port.to_be_bytes());
         packet
     };
@@ -52,7 +52,7 @@ fn filter(c: &mut Criterion) {
         }
         let (tables, packets) = (builder.build(), packets(count));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| packets.iter().for_each(|packet| drop(black_box(tables.filter(TENANT, black_box(packet))))));
+            b.iter(|| packets.iter().for_each(|packet| _ = black_box(tables.filter(TENANT, black_box(packet)))));
         });
     }
     group.finish();

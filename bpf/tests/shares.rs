@@ -47,7 +47,8 @@ struct Line {
 impl Line {
     fn new(name: &str) -> Self {
         let open = Rate { per_second: 1_000_000_000, burst: 1_000_000_000 };
-        let limits = Limits { known_source: open, strangers: open, fragments: open, known_sources: 10, ..Limits::default() };
+        let limits =
+            Limits { known_source: open, strangers: open, fragments: open, known_sources: 10, ..Limits::default() };
         let rings = Rings { ports: PORT + 2, queues: 2, entries: ENTRIES as u32 };
         let mut steering = Steering::load(Options { rings, sites: SITES, ..options(name, limits) }).unwrap();
         steering.set_local(HUB4.into()).unwrap();
@@ -289,7 +290,8 @@ fn rings_are_apart() {
 #[test]
 fn where_workers_share_a_queue_a_session_goes_to_its_worker_and_follows_it_to_another() {
     let open = Rate { per_second: 1_000_000_000, burst: 1_000_000_000 };
-    let limits = Limits { known_source: open, strangers: open, fragments: open, known_sources: 10, ..Limits::default() };
+    let limits =
+        Limits { known_source: open, strangers: open, fragments: open, known_sources: 10, ..Limits::default() };
     let rings = Rings { ports: 2, queues: 2, entries: ENTRIES as u32 };
     let sockets = vec![1, 3];
     let mut steering = Steering::load(Options { rings, sockets, sites: SITES, ..options("spread", limits) }).unwrap();

@@ -109,7 +109,9 @@ impl Limits {
             wholes.push(whole);
         }
         // Access ends have no rate of their own, and a part in their tenant's.
-        all.extend(crate::control::ends(desired).map(|(_, tenant, ..)| wholes[tenant.index()].clone().if_any()));
+        all.extend(
+            crate::control::ends(desired).into_iter().map(|(_, tenant, ..)| wholes[tenant.index()].clone().if_any()),
+        );
         all
     }
 

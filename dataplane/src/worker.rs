@@ -186,19 +186,19 @@ impl Journey {
     pub fn relay(&mut self, batch: &mut Batch, now: Time) {
         self.admit(batch, now);
         self.open(batch, now);
-        self.enter(batch, now);
+        self.enter(batch, now); // what came in the clear: access.rs
         self.check(batch);
-        self.filter(batch); // policy.rs
+        self.filter(batch); // of the tenant: policy.rs
         self.route(batch);
-        self.visit(batch, now);
-        self.police(batch, now); // policy.rs
+        self.visit(batch, now); // as a gateway: access.rs
+        self.police(batch, now); // 5. The rates of the contract: policy.rs
         self.adapt(batch, now);
         self.go_on(batch, now);
     }
 
     /// The last stages, also for packets that begin or go on here: around each comes what its end needs.
     pub fn go_on(&mut self, batch: &mut Batch, now: Time) {
-        self.deliver(batch, now);
+        self.deliver(batch, now); // towards a host: access.rs
         self.seal(batch, now);
         self.address(batch, now);
     }
@@ -381,7 +381,7 @@ impl Journey {
         }
     }
 
-    /// 5. The destination, in this tenant's own table.
+    /// 4. The destination, in this tenant's own table.
     fn route(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
@@ -392,8 +392,7 @@ impl Journey {
         }
     }
 
-    /// 7. What a router changes: one hop less, TCP's segments to what fits, and what does not fit cut (fit.rs); and what it refuses:
-    /// a packet that has no hop left, or must not be cut.
+    /// 6. What a router changes: one hop less, TCP's segments to what fits, what does not fit cut (fit.rs); and what it refuses.
     fn adapt(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             if !wire::decrement_ttl(packet.frame.bytes_mut()) {
@@ -435,7 +434,7 @@ impl Journey {
         packet.verdict = Verdict::Forward;
     }
 
-    /// 8. The destination's session: padding of zeros, a counter each, and the cipher, in place.
+    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place.
     fn seal(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
@@ -483,7 +482,7 @@ impl Journey {
         self.aead.seal_batch(&mut jobs);
     }
 
-    /// 9. Outer headers, by the template of the path.
+    /// 8. Outer headers, by the template of the path.
     fn address(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
@@ -512,7 +511,7 @@ impl Journey {
         }
     }
 
-    /// 10. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
+    /// 9. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
     pub fn dispatch(&mut self, batch: &mut Batch) {
         for mut packet in batch.drain(..) {
             match packet.verdict {

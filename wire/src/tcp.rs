@@ -95,7 +95,7 @@ fn rewrite(segment: &mut [u8], at: usize, most: u16) -> bool {
     }
     segment[at..at + 2].copy_from_slice(&most.to_be_bytes());
     // At an odd place its two bytes lie in two words, with their weights exchanged.
-    let (old, new) = if at % 2 == 0 { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
+    let (old, new) = if at.is_multiple_of(2) { (old, most) } else { (old.swap_bytes(), most.swap_bytes()) };
     let checksum = u16::from_be_bytes([segment[CHECKSUM], segment[CHECKSUM + 1]]);
     segment[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum::updated(checksum, old, new).to_be_bytes());
     true

@@ -132,7 +132,17 @@ static SITE: Shape = Shape {
 
 /// Shapes in which a misplaced key is looked for: those of a filter's rule are too general to be a hint.
 pub(super) static SHAPES: [&Shape; 11] = [
-    &ROOT, &HUB, &CRYPTO, &WORKERS, &STATS, &PORT, &TENANT, &SITE, &access::ACCESS, &access::NEIGHBOUR, &access::ROUTE,
+    &ROOT,
+    &HUB,
+    &CRYPTO,
+    &WORKERS,
+    &STATS,
+    &PORT,
+    &TENANT,
+    &SITE,
+    &access::ACCESS,
+    &access::NEIGHBOUR,
+    &access::ROUTE,
 ];
 
 /// What a site without a `public_key` is.
