@@ -62,7 +62,7 @@ fn what_hides_its_ports_is_dropped_where_a_rule_might_ask_and_fragments_pass() {
     let dns = Rule { protocol: Some(17), ports: vec![53..=53], ..Rule::any(Action::Deny) };
     let fragment = |offset: u16, more: bool, protocol: u8| {
         let mut packet = to_port(80, 60);
-        packet[6..8].copy_from_slice(&(u16::from(more) << 13 | offset / 8).to_be_bytes());
+        packet[6..8].copy_from_slice(&((u16::from(more) << 13) | (offset / 8)).to_be_bytes());
         packet[9] = protocol;
         packet[10..12].fill(0);
         let sum = wire::checksum::Sum::ZERO.bytes(&packet[..20]).finish();
