@@ -263,16 +263,18 @@ impl Steering {
         self.set_mac(port, mac)?;
         let directory = pin::prepare(&self.options.pin_root, &self.options.hub)?;
         let pin = directory.join(pin::encode(name));
-        // Only a program that was loaded for this very interface is told of tags beside a frame.
-        let bound = self
-            .options
-            .roles(port)
-            .access
-            .then(|| program::load(&self.options, port, Some(&self.maps), Some(ifindex)));
-        let (program, no_tags) = match bound {
-            None => (self.program(port)?.try_clone()?, None),
-            Some(Ok((program, _))) => (program, None),
-            Some(Err(why)) => (self.program(port)?.try_clone()?, Some(why)),
+        // Only a program that was loaded for this very interface is told of tags beside a frame. One that was loaded for an
+        // interface which is gone can be attached nowhere.
+        let load = |to| program::load(&self.options, port, Some(&self.maps), to).map(|(program, _)| program);
+        let (program, no_tags) = match self.options.roles(port).access {
+            false => (self.program(port)?.try_clone()?, None),
+            true => match load(Some(ifindex)) {
+                Ok(program) => (program, None),
+                Err(why) => match load(None) {
+                    Ok(program) => (program, Some(why)),
+                    Err(_) => return Err(why),
+                },
+            },
         };
         let (link, mut attached) = attach::attach(program.as_fd(), ifindex, name, mode, &pin)?;
         attached.no_tags = no_tags;

@@ -171,6 +171,10 @@ const OLD: &[Allowed] = calls! {
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[Allowed] = &[];
 
+/// What libbpf calls besides when it loads a program: a descriptor to hold the place of a map's, and whether the kernel's types can
+/// be read.
+const LOADING: &[c_long] = &[libc::SYS_memfd_create, libc::SYS_dup3, libc::SYS_faccessat, libc::SYS_faccessat2];
+
 /// System calls that no hub that runs has a reason for.
 pub const DEADLY: &[c_long] = &[
     // Another program, another process.
@@ -246,6 +250,7 @@ fn allow_list(arch: TargetArch, load: bool) -> Result<BpfProgram, seccompiler::B
     let mut rules: BTreeMap<_, _> = rules.collect::<Result<_, seccompiler::BackendError>>()?;
     if load {
         rules.entry(libc::SYS_bpf).or_default().extend(OneOf(0, bpf::LOADING).rules()?);
+        rules.extend(LOADING.iter().map(|number| (*number, Vec::new())));
     }
     let otherwise = SeccompAction::Errno(libc::ENOSYS as u32);
     SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()
