@@ -1,7 +1,7 @@
 //! `make demo`: the hub's main job, shown on this machine.
 //!
-//! One hub, two tenants that use the same addresses, two sites each, every site a stock `wireguard-go`. What reached what,
-//! and that nothing crossed, is said in one table; the exit code says whether all of it was as it should be.
+//! One hub, two tenants that use the same addresses, two sites each, every site a stock `wireguard-go`, and a server each behind an access
+//! port, in VLANs of one cable. What reached what, and that nothing crossed, is said in one table; the exit code says whether all of it was as it should be.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,11 +9,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use ekiden_testbed::attack::{Attacker, Kind};
 use ekiden_testbed::hub::{self, Settings};
-use ekiden_testbed::probe::{echo, iperf};
-use ekiden_testbed::{Hub, Lab, Plan, Seen, Site, Tap, World, until};
+use ekiden_testbed::probe::{echo, iperf, transfer};
+use ekiden_testbed::{Hub, Lab, Lan, Plan, Seen, Server, Site, Tap, World, until};
 
 /// Pings of each kind.
 const PINGS: u32 = 5;
+/// The tenants' VLANs at the access port, and their servers' addresses there.
+const VLANS: [u16; 2] = [100, 200];
+const SERVER: [&str; 2] = ["10.9.3.1/24", "fd00:9:3::1/64"];
 /// Seconds of each TCP transfer.
 const SECONDS: u64 = 3;
 
@@ -47,7 +50,7 @@ fn demo() -> Result<bool> {
 
 fn show(lab: &mut Lab) -> Result<bool> {
     say(&format!("The hub is {}.", hub::binary()?.display()));
-    say("Making network namespaces: a hub, a router that is the internet, and four sites.");
+    say("Making network namespaces: a hub, a router that is the internet, four sites, a switch, and two servers.");
     let mut world = World::new(lab)?;
     let mut sites = Vec::new();
     for tenant in [1001, 2002] {
@@ -55,8 +58,17 @@ fn show(lab: &mut Lab) -> Result<bool> {
             sites.push(Site::new(lab, &mut world, Plan::new(tenant, name, net))?);
         }
     }
-    let mut hub = Hub::new(lab, &world, &Settings::default(), &sites.iter().collect::<Vec<_>>())?;
-    say("Starting the hub. Tenants 1001 and 2002 both have 10.9.1.0/24, 10.9.2.0/24, fd00:9:1::/64 and fd00:9:2::/64.");
+    let mut lan = Lan::new(lab, "lan", &world.hub, "a0")?;
+    let mut servers = Vec::new();
+    for vlan in [VLANS[0], VLANS[1]] {
+        servers.push(lan.server(lab, &[(0x8100, vlan)], &SERVER, &["10.9.3.254", "fd00:9:3::fe"])?);
+    }
+    let end = |vlan| format!("port = \"a0\"\nvlan = {vlan}\naddresses = [\"10.9.3.254/24\", \"fd00:9:3::fe/64\"]");
+    let access = vec![(1001, end(VLANS[0])), (2002, end(VLANS[1]))];
+    let settings = Settings { access_ports: vec!["a0"], access, ..Settings::default() };
+    let mut hub = Hub::new(lab, &world, &settings, &sites.iter().collect::<Vec<_>>())?;
+    say("Starting the hub. Tenants 1001 and 2002 both have 10.9.1.0/24, 10.9.2.0/24, fd00:9:1::/64 and fd00:9:2::/64,");
+    say("and 10.9.3.0/24 and fd00:9:3::/64 behind access port a0: 1001 in VLAN 100, 2002 in VLAN 200.");
     hub.start()?;
     say("Starting wireguard-go at each site, set up with `wg set`.");
     sites.iter_mut().try_for_each(Site::start)?;
@@ -66,6 +78,7 @@ fn show(lab: &mut Lab) -> Result<bool> {
     let mut table = Table::default();
     within_tenants(&sites, &mut table)?;
     across_tenants(&world, &hub, &sites, &mut table)?;
+    servers_by_vlan(lab, &sites, &servers, &mut table)?;
     say(&format!("\n{table}"));
     say("What the hub says of itself, `ekiden status`:\n");
     say(&hub.status_text()?);
@@ -148,6 +161,54 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
     let seen = taps[1].count(|seen| !seen.outgoing)?;
     let found = format!("{seen} arrived");
     table.row(["after that", &name(a1), &name(b1), &b1.v4().to_string(), &found], pings.all() && seen == 1);
+    Ok(())
+}
+
+/// Each tenant's server against its site `a`, by ping and TCP; and marked packets, counted at both servers.
+fn servers_by_vlan(lab: &Lab, sites: &[Site], servers: &[Server], table: &mut Table) -> Result<()> {
+    let at_servers = servers.iter().map(Server::tap).collect::<Result<Vec<_>>>()?;
+    for (at, (site, server)) in [&sites[0], &sites[2]].into_iter().zip(servers).enumerate() {
+        let own = format!("{}/VLAN {}", site.plan.tenant, VLANS[at]);
+        say(&format!("The server of {own} and {} ping each other and send TCP.", name(site)));
+        for (kind, to, back) in
+            [("ping IPv4", site.inner()[0], "10.9.3.1"), ("ping IPv6", site.inner()[1], "fd00:9:3::1")]
+        {
+            let mut ping = |from: (&str, &_), to: (&str, std::net::IpAddr)| -> Result<()> {
+                let pings = echo(from.1, to.1, PINGS, &[])?;
+                let time = pings.mean_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.2} ms"));
+                let found = format!("{} of {} answered, {time}", pings.received, pings.sent);
+                table.row([kind, from.0, to.0, &to.1.to_string(), &found], pings.all());
+                Ok(())
+            };
+            ping((&own, &server.namespace), (&name(site), to))?;
+            ping((&name(site), site.namespace()), (&own, back.parse()?))?;
+        }
+        let ends = [
+            (&server.namespace, site.namespace(), site.inner()[0]),
+            (site.namespace(), &server.namespace, "10.9.3.1".parse()?),
+        ];
+        for ((from, to, address), names) in ends.into_iter().zip([[own.clone(), name(site)], [name(site), own.clone()]])
+        {
+            let (found, good) = match transfer(lab.directory(), (from, to), address, (false, SECONDS)) {
+                Ok((mbits, _)) => (format!("{mbits:.0} Mbit/s"), mbits > 0.0),
+                Err(error) => (format!("{error:#}"), false),
+            };
+            table.row(["TCP", &names[0], &names[1], &address.to_string(), &found], good);
+        }
+        at_servers.iter().try_for_each(|tap| tap.drain().map(drop))?;
+        let mark = [0xec, 0x1d, 0xe4, 0x10 + at as u8, 0x7e, 0x57, 0xed, 0x01];
+        let pattern: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
+        echo(site.namespace(), "10.9.3.1".parse()?, PINGS, &["-p", &pattern])?;
+        let arrived = |seen: &Seen| !seen.outgoing && seen.contains(&mark);
+        let counts = at_servers.iter().map(|tap| tap.count(arrived)).collect::<Result<Vec<_>>>()?;
+        let found = format!("{} of {PINGS} arrived", counts[at]);
+        table.row(["marked IPv4", &name(site), &own, "10.9.3.1", &found], counts[at] == PINGS as usize);
+        let found = format!("{} arrived", counts[1 - at]);
+        table.row(
+            ["marked IPv4", &name(site), &format!("VLAN {}", VLANS[1 - at]), "10.9.3.1", &found],
+            counts[1 - at] == 0,
+        );
+    }
     Ok(())
 }
 
