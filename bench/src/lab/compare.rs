@@ -33,7 +33,7 @@ impl Default for Effort {
     fn default() -> Self {
         Self {
             rounds: 3,
-            floods: 2,
+            floods: 1,
             latency: Duration::from_secs(2),
             searched: vec![Size::of(64), Size::of(512), Size::of(1420)],
             latency_size: Size::of(512),
@@ -90,7 +90,21 @@ pub fn compare(directory: &Path, effort: &Effort) -> Result<()> {
     let sizes: Vec<Size> = SIZES.into_iter().map(Size::of).chain([Size::imix()]).collect();
     let options = Options { defer: effort.defer, ..Options::default() };
 
-    // 1. Floods, in turn: what disturbs one round disturbs all hubs of it.
+    // 1. What the same code takes in memory: the model of a NIC that copies nothing.
+    progress("the journey in memory");
+    let model = sizes.iter().map(|size| (size.clone(), parts(size))).collect();
+    let (rows, delays) = (Vec::new(), Vec::new());
+    let mut found =
+        Comparison { machine: Machine::this(), effort: effort.clone(), rows, delays, model, minutes: 0.0, stolen: 0.0 };
+    // Written as often as something is added: who stops it has what was found by then.
+    let write = |found: &mut Comparison| {
+        let now = stolen();
+        found.stolen = (now.0 - ticks.0) as f64 / (now.1 - ticks.1).max(1) as f64;
+        found.minutes = begin.elapsed().as_secs_f64() / 60.0;
+        page::write(directory, found)
+    };
+
+    // 2. Floods, in turn: what disturbs one round disturbs all hubs of it.
     let mut rounds: Vec<Vec<Vec<f64>>> = Vec::new(); // [round][hub][size]
     for round in 1..=effort.rounds {
         let mut hubs = Vec::new();
@@ -105,41 +119,34 @@ pub fn compare(directory: &Path, effort: &Effort) -> Result<()> {
         }
         rounds.push(hubs);
     }
-    let mut rows = Vec::new();
     for (hub, kind) in Kind::ALL.into_iter().enumerate() {
         for (number, size) in sizes.iter().enumerate() {
             let of = |hub: usize| rounds.iter().map(move |round| round[hub][number]);
             let share = median(of(hub).zip(of(0)).map(|(this, ceiling)| this / ceiling).collect());
-            rows.push(Row { kind, size: size.clone(), carried: median(of(hub).collect()), share, rates: None });
+            found.rows.push(Row { kind, size: size.clone(), carried: median(of(hub).collect()), share, rates: None });
         }
     }
 
-    // 2. What each carries without loss, and with little; and how long it takes then.
-    let mut delays = Vec::new();
+    write(&mut found)?;
+
+    // 3. What each carries without loss, and with little; and how long it takes then.
     for kind in Kind::ALL {
         let mut rig = Rig::new(kind, &sizes[0], &options).with_context(|| kind.name())?;
         for size in &effort.searched {
             rig.resize(size);
             let [ndr, pdr] = rates(&mut rig, kind)?.map(|found| found.load());
-            if let Some(row) = rows.iter_mut().find(|row| row.kind == kind && row.size == *size) {
+            if let Some(row) = found.rows.iter_mut().find(|row| row.kind == kind && row.size == *size) {
                 row.rates = Some([ndr, pdr]);
             }
             if *size == effort.latency_size {
                 for share in SHARES {
                     let (times, loss) = latency(&mut rig, share * pdr, effort.latency)?;
                     let us = [0.5, 0.99, 0.999].map(|quantile| times.value_at_quantile(quantile) as f64 / 1e3);
-                    delays.push(Delay { kind, share, rate: share * pdr, us, loss });
+                    found.delays.push(Delay { kind, share, rate: share * pdr, us, loss });
                 }
             }
         }
+        write(&mut found)?;
     }
-
-    // 3. What the same code takes in memory: the model of a NIC that copies nothing.
-    progress("the journey in memory");
-    let model = sizes.iter().map(|size| (size.clone(), parts(size))).collect();
-    let now = stolen();
-    let stolen = (now.0 - ticks.0) as f64 / (now.1 - ticks.1).max(1) as f64;
-    let minutes = begin.elapsed().as_secs_f64() / 60.0;
-    let found = Comparison { machine: Machine::this(), effort: effort.clone(), rows, delays, model, minutes, stolen };
-    page::write(directory, &found)
+    Ok(())
 }

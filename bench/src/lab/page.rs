@@ -75,7 +75,7 @@ fn markdown(found: &Comparison) -> Result<String> {
     writeln!(out, "\n## What it carries without loss\n")?;
     writeln!(
         out,
-        "NDR (no packet lost) / PDR (at most 0.5 %), kpps, by a search after MLRsearch with trials of up to 0.8 s, of which half may fail: \
+        "NDR (no packet lost) / PDR (at most 0.5 %), kpps, by a search after MLRsearch with trials of up to 0.5 s, of which half may fail: \
          a virtual machine stands still now and then.\n"
     )?;
     let searched = &found.effort.searched;

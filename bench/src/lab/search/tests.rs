@@ -108,3 +108,41 @@ fn the_first_error_ends_the_search() {
     });
     assert_eq!((result, count), (Err("the hub has ended"), 3));
 }
+
+#[test]
+fn verdicts_need_time_and_allow_for_pauses() {
+    let goal = Goal { sum: Duration::from_secs(3), exceed: 0.4, ..NDR };
+    let verdict = |trials: &[(f64, bool)]| {
+        let trials: Vec<Trial> = trials
+            .iter()
+            .map(|(seconds, good)| Trial {
+                load: 1e5,
+                time: Duration::from_secs_f64(*seconds),
+                loss: if *good { 0.0 } else { 0.01 },
+            })
+            .collect();
+        judge(&goal, 1e5, &trials)
+    };
+    assert_eq!(verdict(&[(1.0, true)]), Verdict::Unknown, "not for long enough");
+    assert_eq!(verdict(&[(1.0, true), (1.0, true)]), Verdict::Passes, "even if the third second were bad");
+    assert_eq!(verdict(&[(1.0, false)]), Verdict::Unknown, "it may be the one that is allowed");
+    assert_eq!(verdict(&[(1.0, false), (1.0, true), (1.0, true)]), Verdict::Passes);
+    assert_eq!(verdict(&[(1.0, false), (1.0, false)]), Verdict::Fails, "two seconds of three");
+    assert_eq!(verdict(&[(0.5, true); 10]), Verdict::Unknown, "short trials prove nothing good");
+    assert_eq!(verdict(&[(0.5, false); 3]), Verdict::Fails, "but that it fails");
+    assert_eq!(
+        verdict(&[(0.5, false), (0.5, true), (0.5, false), (0.5, true)]),
+        Verdict::Unknown,
+        "unless good ones make up for it"
+    );
+}
+
+#[test]
+fn what_is_beyond_the_known_is_tried_within_the_range() {
+    let tried: Vec<Trial> = (0..30).map(|_| Trial { load: 1.2e3, time: Duration::from_secs(1), loss: 0.5 }).collect();
+    let down = next(&NDR, &Found { lower: None, upper: Some(1.2e3) }, &tried, 1e3, 2e6).unwrap();
+    assert!((1e3..1.2e3).contains(&down), "{down}");
+    let up = next(&NDR, &Found { lower: Some(1.5e6), upper: None }, &[], 1e3, 2e6).unwrap();
+    assert!(up > 1.5e6 && up <= 2e6, "{up}");
+    assert_eq!(next(&NDR, &Found { lower: Some(2e6), upper: None }, &[], 1e3, 2e6), None);
+}
