@@ -21,7 +21,8 @@ fn a_flooding_tenant_takes_nothing_from_one_within_its_contract() -> Result<()> 
         let done = AtomicBool::new(false);
         let talk = std::thread::scope(|scope| {
             let pid = Pid::from_raw(pid as i32).expect("a process");
-            scope.spawn(|| {
+            let done = &done;
+            scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     let _ = rustix::process::kill_process(pid, Signal::STOP);
                     std::thread::sleep(Duration::from_millis(100));
