@@ -19,8 +19,8 @@ fn a_flooding_tenant_takes_nothing_from_one_within_its_contract() -> Result<()> 
         // A worker that has the machine for a part of the time only: less than the flood asks for, on any machine. While it is
         // away, the flood would fill its ring many times over.
         let done = AtomicBool::new(false);
+        let pid = Pid::from_raw(pid as i32).expect("a process");
         let talk = std::thread::scope(|scope| {
-            let pid = Pid::from_raw(pid as i32).expect("a process");
             let done = &done;
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
