@@ -121,6 +121,12 @@ impl Site {
 }
 
 impl Site {
+    /// The hub's own address there, if it is an access end: as a router answers from where a packet came in (RFC 1812, 4.3.2.4).
+    pub fn gateway(&self, version: u8) -> Option<IpAddr> {
+        let addresses = self.link.iter().flat_map(|link| &link.addresses).map(|net| net.addr());
+        addresses.into_iter().find(|address| address.is_ipv4() == (version == 4))
+    }
+
     /// The longest inner packet that fits the way there, if it is open.
     #[inline]
     pub fn payload_max(&self) -> Option<u16> {

@@ -418,7 +418,9 @@ impl Journey {
         let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
         let tenant = self.tenants.at_mut(tenant);
         let original = packet.frame.bytes();
-        let Some(hub) = tenant.hub_address(original[0] >> 4) else { return };
+        let version = original[0] >> 4;
+        let gateway = self.sites.at(packet.from).gateway(version);
+        let Some(hub) = gateway.or_else(|| tenant.hub_address(version)) else { return };
         let mut reply = [0; icmp::MAX_V6];
         let Ok(len) = icmp::write(answer, original, hub, &mut reply) else { return };
         self.rows.turns.generated.add(1);

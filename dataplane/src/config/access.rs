@@ -222,7 +222,7 @@ pub(super) fn gateway(net: IpNet) -> Result<IpNet, String> {
         address if is_martian(address) => Err("no router forwards packets of this address".to_owned()),
         address if is_everybodys(address, &net) => Err(format!(
             "that is the address of the network itself or of all its hosts; a host's is right, like {}",
-            net.hosts().last().unwrap_or(address)
+            if net.addr().is_ipv4() { net.hosts().last() } else { net.hosts().nth(1) }.unwrap_or(address)
         )),
         _ => Ok(net),
     }
