@@ -1,6 +1,7 @@
 //! Two tenants at one hub: one that talks within its contract, and one that floods its own tunnel as fast as the machine lets it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::{Hub, Plan, Site, World, lab};
 /// Bytes of payload of each packet, the flood's too.
 const PAYLOAD: usize = 64;
 /// How long the last packets may take.
-const LAST: Duration = Duration::from_millis(500);
+const LAST: Duration = Duration::from_secs(1);
 
 /// A hub, and both tenants with a session for each of their two sites.
 pub struct Fair {
@@ -29,6 +30,8 @@ pub struct Fair {
     villain: Arc<Rogue>,
     /// It has a session and reads nothing.
     _sink: Rogue,
+    /// Talks so far: what is late for one is none of the next.
+    talks: AtomicU32,
 }
 
 /// What a tenant has got for what it sent.
@@ -68,7 +71,16 @@ impl Fair {
         }
         hub.await_sessions(&all)?;
         let [speaker, listener, villain, sink] = <[Rogue; 4]>::try_from(rogues).ok().context("four sites")?;
-        Ok(Self { hub, world, sites, speaker, listener, villain: Arc::new(villain), _sink: sink })
+        Ok(Self {
+            hub,
+            world,
+            sites,
+            speaker,
+            listener,
+            villain: Arc::new(villain),
+            _sink: sink,
+            talks: AtomicU32::new(0),
+        })
     }
 
     /// The flood begins: from one site of its tenant to the other, as fast as one thread can seal and send. It leaves the processor to
@@ -92,6 +104,7 @@ impl Fair {
     pub fn talk(&self, packets: u32, every: Duration) -> Result<Talk> {
         let (from, to) = ((self.sites[0].v4(), 9).into(), (self.sites[1].v4(), 9).into());
         let (speaker, listener) = (&self.speaker, &self.listener);
+        let talk = self.talks.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let left: Vec<_> = (0..packets).map(|_| OnceLock::<Instant>::new()).collect();
         let latency = std::thread::scope(|scope| {
             let listening = scope.spawn(|| {
@@ -102,6 +115,9 @@ impl Fair {
                     && (last.elapsed() < LAST || left.last().is_some_and(|l| l.get().is_none()))
                 {
                     let Some(packet) = listener.take(LAST / 10)? else { continue };
+                    if packet.get(32..36) != Some(&talk) {
+                        continue;
+                    }
                     last = Instant::now();
                     let number = packet.get(28..32).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
                     let sent = number.and_then(|number| left.get(number as usize)).context("a packet of ours")?;
@@ -113,6 +129,7 @@ impl Fair {
             for number in 0..packets {
                 let mut payload = [0; PAYLOAD];
                 payload[..4].copy_from_slice(&number.to_be_bytes());
+                payload[4..8].copy_from_slice(&talk);
                 let message = speaker.seal(&udp(from, to, &payload)?)?;
                 std::thread::sleep((begin + number * every).saturating_duration_since(Instant::now()));
                 let _ = left[number as usize].set(Instant::now());

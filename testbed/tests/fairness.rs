@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ekiden_testbed::fairness::Fair;
+use ekiden_testbed::fairness::{Fair, Talk};
 use ekiden_testbed::hub::Settings;
 use ekiden_testbed::lab;
 use rustix::process::{Pid, Signal};
@@ -30,7 +30,21 @@ fn a_flooding_tenant_takes_nothing_from_one_within_its_contract() -> Result<()> 
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });
-            let talk = fair.talk(3000, Duration::from_millis(1));
+            // Far less than half of what the worker can do meanwhile, on any machine: who floods may be given the other half. Until
+            // there is no doubt that the flood was more than there was room for.
+            let rounds = || -> Result<Talk> {
+                let mut whole = Talk::default();
+                for _ in 0..20 {
+                    let talk = fair.talk(250, Duration::from_millis(5))?;
+                    whole.sent += talk.sent;
+                    whole.latency.extend(talk.latency);
+                    if whole.sent >= 1000 && fair.hub.status()?.of_site(&fair.sites[2], "shed_packets")? > 1000 {
+                        break;
+                    }
+                }
+                Ok(whole)
+            };
+            let talk = rounds();
             done.store(true, Ordering::Relaxed);
             talk
         })?;
@@ -39,7 +53,7 @@ fn a_flooding_tenant_takes_nothing_from_one_within_its_contract() -> Result<()> 
         let [a, b, villain, _] = &fair.sites[..] else { unreachable!("four sites") };
         let shed = after.of_site(villain, "shed_packets")?;
         eprintln!("{} of {} packets; {shed} of the flood shed", talk.latency.len(), talk.sent);
-        ensure!(shed > 10_000, "the flood was no overload: {shed} shed");
+        ensure!(shed > 1000, "the flood was no overload: {shed} shed");
         ensure!(talk.latency.len() as u32 >= talk.sent / 100 * 99, "{} of {}", talk.latency.len(), talk.sent);
         // The hub itself has dropped nothing of it.
         ensure!((after.of_site(a, "shed_packets")?, after.of_site(b, "shed_packets")?) == (0, 0));
