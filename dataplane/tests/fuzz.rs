@@ -173,7 +173,7 @@ fn frame(hub: &Rehearsal, handshakes: &[Vec<u8>], (kind, site, hops, len, inside
             // Some may be cut, and some open a TCP connection.
             match what {
                 8 => (packet[6], packet[10]) = (0, packet[10].wrapping_add(0x40)),
-                9 => (packet[6], packet[52], packet[53]) = (6, 0x60, 2),
+                9 if packet.len() > 60 => (packet[6], packet[52], packet[53]) = (6, 0x60, 2),
                 _ => {}
             }
             few(inside).for_each(|change| alter(&mut packet, *change, handshakes));

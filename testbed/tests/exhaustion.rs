@@ -160,7 +160,7 @@ fn too_few_descriptors_or_no_memory_for_packets_are_said_at_the_start() -> Resul
         // (the limit, what is said)
         for (limit, words) in [
             ("--nofile=8", "Too many open files"),
-            ("--as=20000000", "packet memory"),
+            ("--as=30000000", "packet memory"),
             ("--fsize=65536", "packet memory"),
         ] {
             hub.start_by(&["prlimit", limit, "--"]);

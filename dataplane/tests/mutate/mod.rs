@@ -73,7 +73,7 @@ pub(crate) fn alter(bytes: &mut Vec<u8>, (what, at, len, value): Change, corpus:
         }
         8 => {
             // A piece of another input in this place.
-            let other = &corpus[value as usize % corpus.len()];
+            let Some(other) = corpus.get(value as usize % corpus.len().max(1)) else { return };
             let from = (value >> 16) as usize % (other.len() + 1);
             let piece = other[from..(from + len as usize).min(other.len())].to_vec();
             bytes.splice(at..at, piece);
