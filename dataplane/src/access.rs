@@ -1,7 +1,7 @@
 //! The stages of the journey for packets that come from, or go to, a tenant's servers: in the clear, by an access port.
 //!
 //! ```text
-//! admit -> enter -> check -> visit -> route -> adapt -> deliver -> dispatch
+//! admit -> enter -> check -> filter -> route -> visit -> police -> adapt -> deliver -> dispatch
 //! ```
 //!
 //! 1. `enter`: the VLAN says whose end the frame comes from; what is not for routing (ARP, neighbour discovery) goes to control.
@@ -127,7 +127,7 @@ impl Journey {
                 .is_ok_and(|frame| frame.vlan != Vlan::UNTAGGED || self.access.find(packet.port, frame.vlan).is_some())
     }
 
-    /// 2b. What came in the clear: whose it is, by the port and the VLAN.
+    /// What came in the clear: whose it is, by the port and the VLAN.
     pub(crate) fn enter(&mut self, batch: &mut Batch, now: Time) {
         if self.access.is_empty() {
             return;
@@ -141,18 +141,13 @@ impl Journey {
             };
             let tenant = self.sites.at(slot).tenant;
             (packet.tenant, packet.from) = (Some(tenant), slot);
-            let (row, volume) = (self.rows.site(slot), self.rows.volume(tenant));
-            row.rx_outer_packets.add(1);
-            volume.rx_outer_packets.add(1);
-            row.rx_outer_bytes.add(packet.outer_len as u64);
-            volume.rx_outer_bytes.add(packet.outer_len as u64);
-            row.any_received_at.set(now.0);
+            self.count_arrived(packet, tenant, now);
             let inner = &packet.frame.bytes()[frame.payload_at..];
             packet.verdict = match frame.ethertype {
                 arp::ETHERTYPE => Verdict::Control,
                 ethernet::IPV6 if ndisc::is_neighbour(inner) => Verdict::Control,
                 ethernet::IPV4 | ethernet::IPV6 => {
-                    row.data_received_at.set(now.0);
+                    self.rows.site(slot).data_received_at.set(now.0);
                     packet.frame.trim_front(frame.payload_at);
                     Verdict::Forward
                 }
@@ -161,7 +156,7 @@ impl Journey {
         }
     }
 
-    /// 3b. What only a gateway has to look at: forged sources, unfinished checksums, and packets to itself.
+    /// What only a gateway has to look at: forged sources, unfinished checksums, and packets to itself.
     pub(crate) fn visit(&mut self, batch: &mut Batch, now: Time) {
         if self.access.is_empty() {
             return;
@@ -190,7 +185,7 @@ impl Journey {
         }
     }
 
-    /// 5b. What goes to a neighbour: Ethernet and the tags of its VLAN, and no byte that is not the packet's or zero.
+    /// What goes to a neighbour: Ethernet and the tags of its VLAN, and no byte that is not the packet's or zero.
     pub(crate) fn deliver(&mut self, batch: &mut Batch, now: Time) {
         if self.access.is_empty() {
             return;
@@ -230,15 +225,7 @@ impl Journey {
                 packet.frame.resize(SHORTEST);
             }
             packet.verdict = Verdict::Transmit(port);
-            let (row, volume) = (self.rows.site(packet.to), self.rows.volume(self.sites.at(packet.to).tenant));
-            row.any_sent_at.set(now.0);
-            row.data_sent_at.set(now.0);
-            row.tx_outer_bytes.add(packet.frame.len() as u64);
-            volume.tx_outer_bytes.add(packet.frame.len() as u64);
-            row.tx_packets.add(1);
-            volume.tx_packets.add(1);
-            row.tx_bytes.add(packet.inner_len as u64);
-            volume.tx_bytes.add(packet.inner_len as u64);
+            self.count_left(packet, now);
         }
     }
 

@@ -61,7 +61,7 @@ impl Bucket {
     }
 }
 
-/// Rounded to the nearest. With a megabyte at the least rate it is 2^63.
+/// Rounded to the nearest. A thousand megabytes, the longest burst, at 64 kbit/s, the least rate, are 2^53.
 #[inline]
 fn cost(per_byte: u64, bytes: u64) -> u64 {
     ((u128::from(per_byte) * u128::from(bytes) + (1 << (PLACES - 1))) >> PLACES) as u64

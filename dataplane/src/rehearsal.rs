@@ -255,6 +255,21 @@ impl Rehearsal {
         left
     }
 
+    /// What one frame is dropped for, with nothing sent, nothing else dropped and no chunk lost.
+    ///
+    /// # Panics
+    /// If that is not so.
+    pub fn dropped_for(&mut self, frame: Vec<u8>) -> wire::DropReason {
+        let before = self.drops();
+        assert_eq!(self.pass(&[frame]), Vec::<Vec<u8>>::new(), "something was sent");
+        let (pool, all) = self.census();
+        assert_eq!(pool, all, "a chunk is lost");
+        let mut after = self.drops();
+        after.retain(|row| !before.contains(row));
+        let [(reason, _)] = after[..] else { panic!("{before:?} -> {after:?}") };
+        reason
+    }
+
     /// What the journey has put out, its chunks recycled.
     pub fn leave(&mut self) -> Vec<Vec<u8>> {
         let frames: Vec<Frame> = self.journey.out[0].drain(..).collect();

@@ -5,6 +5,9 @@
 //! receive -> admit -> open -> check -> filter -> route -> police -> adapt -> seal -> address -> dispatch -> transmit -> recycle
 //! ```
 //!
+//! What a tenant's servers send and get in the clear, by VLAN, goes the same way, with `enter` in place of `open`, a gateway's `visit`
+//! after `route`, and `deliver` in place of `seal` and `address` ([`crate::access`]).
+//!
 //! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker`] alone touches sockets, so that the
 //! whole journey runs in a test, a fuzz target and a bench without one.
 //!
@@ -33,7 +36,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, ecn, is_martian, tcp};
+use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, TenantSlot, ecn, is_martian, tcp};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -188,7 +191,7 @@ impl Journey {
         self.open(batch, now);
         self.enter(batch, now); // what came in the clear: access.rs
         self.check(batch);
-        self.filter(batch); // of the tenant: policy.rs
+        self.filter(batch); // the tenant's own rules: policy.rs
         self.route(batch);
         self.visit(batch, now); // as a gateway: access.rs
         self.police(batch, now); // 5. The rates of the contract: policy.rs
@@ -314,12 +317,8 @@ impl Journey {
     /// The site of an authenticated packet is alive: account for it, and tell control what it can't know.
     fn heard(&mut self, packet: &mut Packet, now: Time) {
         let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
+        self.count_arrived(packet, tenant, now);
         let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
-        row.any_received_at.set(now.0);
-        row.rx_outer_packets.add(1);
-        volume.rx_outer_packets.add(1);
-        row.rx_outer_bytes.add(packet.outer_len as u64);
-        volume.rx_outer_bytes.add(packet.outer_len as u64);
         if packet.frame.is_empty() {
             row.rx_keepalives.add(1);
             volume.rx_keepalives.add(1);
@@ -496,20 +495,37 @@ impl Journey {
                 unreachable!("a chunk is shorter than an IP packet can be")
             };
             packet.verdict = Verdict::Transmit(path.port);
-            let (row, volume) = (self.rows.site(packet.to), self.rows.volume(self.sites.at(packet.to).tenant));
-            row.any_sent_at.set(now.0);
-            row.tx_outer_bytes.add(packet.frame.len() as u64);
-            volume.tx_outer_bytes.add(packet.frame.len() as u64);
-            if packet.inner_len == 0 {
-                row.tx_keepalives.add(1);
-                volume.tx_keepalives.add(1);
-            } else {
-                row.tx_packets.add(1);
-                volume.tx_packets.add(1);
-                row.tx_bytes.add(packet.inner_len as u64);
-                volume.tx_bytes.add(packet.inner_len as u64);
-                row.data_sent_at.set(now.0);
-            }
+            self.count_left(packet, now);
+        }
+    }
+
+    /// A frame of this end has come, and is authentic or in its VLAN.
+    #[inline]
+    pub(crate) fn count_arrived(&self, packet: &Packet, tenant: TenantSlot, now: Time) {
+        let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
+        row.any_received_at.set(now.0);
+        row.rx_outer_packets.add(1);
+        volume.rx_outer_packets.add(1);
+        row.rx_outer_bytes.add(packet.outer_len as u64);
+        volume.rx_outer_bytes.add(packet.outer_len as u64);
+    }
+
+    /// A whole frame is ready to leave for its end.
+    #[inline]
+    pub(crate) fn count_left(&self, packet: &Packet, now: Time) {
+        let (row, volume) = (self.rows.site(packet.to), self.rows.volume(self.sites.at(packet.to).tenant));
+        row.any_sent_at.set(now.0);
+        row.tx_outer_bytes.add(packet.frame.len() as u64);
+        volume.tx_outer_bytes.add(packet.frame.len() as u64);
+        if packet.inner_len == 0 {
+            row.tx_keepalives.add(1);
+            volume.tx_keepalives.add(1);
+        } else {
+            row.tx_packets.add(1);
+            volume.tx_packets.add(1);
+            row.tx_bytes.add(packet.inner_len as u64);
+            volume.tx_bytes.add(packet.inner_len as u64);
+            row.data_sent_at.set(now.0);
         }
     }
 

@@ -46,18 +46,6 @@ fn learn(hub: &mut Rehearsal, end: SiteSlot, address: impl Into<IpAddr>, mac: [u
     obey(hub, Order::Neighbour(end, address.into(), Ok((mac, until))))
 }
 
-/// What one frame is dropped for, with nothing sent, nothing else dropped and no chunk lost.
-fn dropped_for(hub: &mut Rehearsal, frame: Vec<u8>) -> DropReason {
-    let before = hub.drops();
-    assert_eq!(hub.pass(&[frame]), Vec::<Vec<u8>>::new(), "something was sent");
-    let (pool, all) = hub.census();
-    assert_eq!(pool, all, "a chunk is lost");
-    let mut after = hub.drops();
-    after.retain(|row| !before.contains(row));
-    let [(reason, _)] = after[..] else { panic!("{before:?} -> {after:?}") };
-    reason
-}
-
 /// Header and packet of a frame to a host, whose padding is zeros.
 fn to_host(frame: &[u8]) -> (Tagged, [u8; 6], Vec<u8>) {
     let tagged = Tagged::parse(frame).expect("an Ethernet header");
@@ -188,16 +176,16 @@ fn what_a_host_may_not_send_has_its_reason() {
         ("no packet", from_host(hundred(), HOST, &[0x45; 30]), DropReason::InnerMalformed),
     ];
     for (what, frame, reason) in rows {
-        assert_eq!(dropped_for(&mut hub, frame), reason, "{what}");
+        assert_eq!(hub.dropped_for(frame), reason, "{what}");
     }
     let mut strange = from_host(hundred(), HOST, &[0x45; 60]);
     strange[16..18].copy_from_slice(&[0x88, 0x64]);
-    assert_eq!(dropped_for(&mut hub, strange), DropReason::AccessUnknown);
+    assert_eq!(hub.dropped_for(strange), DropReason::AccessUnknown);
     // A remote site is no gateway either.
     let sealed = hub.seal(0, &ipv4(GATEWAY_V4, HOST_V4, 64, 100));
-    assert_eq!(dropped_for(&mut hub, sealed), DropReason::SourceNotAllowed);
+    assert_eq!(hub.dropped_for(sealed), DropReason::SourceNotAllowed);
     let sealed = hub.seal(0, &ipv4(SITE_V4, [10, 9, 2, 255], 64, 100));
-    assert_eq!(dropped_for(&mut hub, sealed), DropReason::Martian);
+    assert_eq!(hub.dropped_for(sealed), DropReason::Martian);
 }
 
 #[test]

@@ -22,18 +22,6 @@ fn twins() -> Rehearsal {
     Rehearsal::new(&[sites(), sites()], 512)
 }
 
-/// What one frame of site 0 is dropped for, with nothing sent, nothing else dropped and no chunk lost.
-fn dropped_for(hub: &mut Rehearsal, frame: Vec<u8>) -> DropReason {
-    let before = hub.drops();
-    assert_eq!(hub.pass(&[frame]), Vec::<Vec<u8>>::new(), "something was sent");
-    let (pool, all) = hub.census();
-    assert_eq!(pool, all, "a chunk is lost");
-    let mut after = hub.drops();
-    after.retain(|row| !before.contains(row));
-    let [(reason, _)] = after[..] else { panic!("{before:?} -> {after:?}") };
-    reason
-}
-
 /// The sites that frames went to, with the inner packets, without padding.
 fn delivered(hub: &Rehearsal, frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
     let open = |frame: &Vec<u8>| {
@@ -125,7 +113,7 @@ fn what_is_refused_has_its_reason() {
         (vec![0x45; 3], DropReason::InnerMalformed),
     ] {
         let frame = seal(&hub, packet.clone());
-        assert_eq!(dropped_for(&mut hub, frame), reason, "{packet:x?}");
+        assert_eq!(hub.dropped_for(frame), reason, "{packet:x?}");
     }
 }
 
@@ -138,19 +126,19 @@ fn what_is_no_data_message_of_a_live_session_has_its_reason() {
         frame[at] ^= value;
         frame
     };
-    assert_eq!(dropped_for(&mut hub, changed(good.len() - 1, 1)), DropReason::AuthFailed);
-    assert_eq!(dropped_for(&mut hub, changed(42 + 16, 1)), DropReason::AuthFailed);
-    assert_eq!(dropped_for(&mut hub, changed(42 + 8, 1)), DropReason::AuthFailed);
-    assert_eq!(dropped_for(&mut hub, changed(42 + 15, 1)), DropReason::CounterLimit);
-    assert_eq!(dropped_for(&mut hub, changed(42 + 4, 0xf0)), DropReason::SessionUnknown);
-    assert_eq!(dropped_for(&mut hub, changed(42, 8)), DropReason::OuterNotWireguard);
-    assert_eq!(dropped_for(&mut hub, changed(16, 1)), DropReason::OuterMalformed);
-    assert_eq!(dropped_for(&mut hub, good[..60].to_vec()), DropReason::OuterMalformed);
+    assert_eq!(hub.dropped_for(changed(good.len() - 1, 1)), DropReason::AuthFailed);
+    assert_eq!(hub.dropped_for(changed(42 + 16, 1)), DropReason::AuthFailed);
+    assert_eq!(hub.dropped_for(changed(42 + 8, 1)), DropReason::AuthFailed);
+    assert_eq!(hub.dropped_for(changed(42 + 15, 1)), DropReason::CounterLimit);
+    assert_eq!(hub.dropped_for(changed(42 + 4, 0xf0)), DropReason::SessionUnknown);
+    assert_eq!(hub.dropped_for(changed(42, 8)), DropReason::OuterNotWireguard);
+    assert_eq!(hub.dropped_for(changed(16, 1)), DropReason::OuterMalformed);
+    assert_eq!(hub.dropped_for(good[..60].to_vec()), DropReason::OuterMalformed);
     assert_eq!(hub.pass(std::slice::from_ref(&good)).len(), 1, "the message itself is good");
-    assert_eq!(dropped_for(&mut hub, good), DropReason::CounterReplayed);
+    assert_eq!(hub.dropped_for(good), DropReason::CounterReplayed);
     let old = hub.seal(0, &ipv4(A, B, 64, 100));
     hub.now = Time(hub.now.0 + 180_000_000_000);
-    assert_eq!(dropped_for(&mut hub, old), DropReason::SessionExpired);
+    assert_eq!(hub.dropped_for(old), DropReason::SessionExpired);
 }
 
 #[test]
@@ -163,8 +151,8 @@ fn a_message_behind_the_window_is_too_old_even_under_a_counter_never_seen() {
     }
     // Counters 0 and 1 wait; the window ends at 8,130 - 8,128.
     assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]).len(), 1);
-    assert_eq!(dropped_for(&mut hub, late), DropReason::CounterTooOld);
-    assert_eq!(dropped_for(&mut hub, in_time), DropReason::CounterTooOld);
+    assert_eq!(hub.dropped_for(late), DropReason::CounterTooOld);
+    assert_eq!(hub.dropped_for(in_time), DropReason::CounterTooOld);
 }
 
 #[test]
@@ -202,7 +190,7 @@ fn a_packet_that_would_grow_out_of_its_chunk_is_dropped() {
     obey(&mut hub, Order::Way(SiteSlot(1), way));
     // 314 bytes of headroom and headers, 1,713 of packet, a tag: it fits as it comes, and not with 15 bytes of padding.
     let frame = hub.seal_to(0, &ipv4(A, B, 64, 1713), 1713);
-    assert_eq!(dropped_for(&mut hub, frame), DropReason::TooLarge);
+    assert_eq!(hub.dropped_for(frame), DropReason::TooLarge);
     let frame = hub.seal_to(0, &ipv4(A, B, 64, 1712), 1712);
     assert_eq!(hub.pass(&[frame]).len(), 1);
 }
@@ -292,7 +280,7 @@ fn a_way_that_is_blocked_says_why() {
     {
         obey(&mut hub, Order::Way(SiteSlot(1), Way { ends: None, out: Err(reason) }));
         let frame = hub.seal(0, &ipv4(A, B, 64, 100));
-        assert_eq!(dropped_for(&mut hub, frame), reason);
+        assert_eq!(hub.dropped_for(frame), reason);
     }
 }
 
@@ -324,7 +312,7 @@ fn a_session_published_in_the_middle_of_a_batch_is_found() {
     let index = hub.far[0].session.remote_index();
     let session = hub.journey.sites.at(SiteSlot(0)).sending.clone().unwrap();
     hub.journey.sessions.withdraw(index);
-    assert_eq!(dropped_for(&mut hub, frame), DropReason::SessionUnknown);
+    assert_eq!(hub.dropped_for(frame), DropReason::SessionUnknown);
     let frame = hub.seal(0, &ipv4(A, B, 64, 100));
     hub.control.send(Order::Publish(session));
     assert_eq!(hub.pass(&[frame]).len(), 1, "the order was there before the frame");
@@ -336,7 +324,7 @@ fn a_withdrawn_session_is_gone_and_nothing_is_sent_with_it() {
     let index = hub.far[1].session.remote_index();
     obey(&mut hub, Order::Withdraw { site: SiteSlot(1), index });
     let frame = hub.seal(1, &ipv4(B, A, 64, 100));
-    assert_eq!(dropped_for(&mut hub, frame), DropReason::SessionUnknown);
+    assert_eq!(hub.dropped_for(frame), DropReason::SessionUnknown);
     hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]);
     assert_eq!(hub.events(), vec![Event::Wanted(SiteSlot(1))]);
 }
@@ -406,7 +394,7 @@ fn outer_congestion_reaches_the_inner_packet_or_drops_it() {
     };
     let mut frame = hub.seal(0, &ipv4(A, B, 64, 100));
     mark(&mut frame, 3);
-    assert_eq!(dropped_for(&mut hub, frame), DropReason::EcnNotCapable);
+    assert_eq!(hub.dropped_for(frame), DropReason::EcnNotCapable);
     let mut capable = ipv4(A, B, 64, 100);
     wire::ecn::set(&mut capable, wire::Ecn::Ect0);
     let mut frame = hub.seal(0, &capable);
