@@ -71,12 +71,14 @@ impl Window {
     }
 
     /// Whether `counter` could still be accepted: saves opening what would be refused afterwards. Changes nothing and promises nothing.
+    #[inline]
     pub fn look(&self, counter: u64) -> Result<(), Reject> {
         let place = self.place(counter)?;
         place.mark(self.words[place.word].load(Relaxed)).map(drop)
     }
 
     /// Accepts `counter`, for good: of all calls with it, from all threads, at most one returns `Ok`. Only after its tag has verified.
+    #[inline]
     pub fn accept(&self, counter: u64) -> Result<(), Reject> {
         let place = self.place(counter)?;
         let word = &self.words[place.word];
@@ -101,6 +103,7 @@ impl Window {
         self.highest.load(Relaxed)
     }
 
+    #[inline]
     fn place(&self, counter: u64) -> Result<Place, Reject> {
         if counter >= LIMIT {
             return Err(Reject::Limit);
@@ -118,6 +121,7 @@ impl Window {
 
 impl Place {
     /// What the word must become for the counter to be accepted, when it is `seen` now.
+    #[inline]
     fn mark(&self, seen: u64) -> Result<u64, Reject> {
         let seen_lap = seen >> LAP_BITS << LAP_BITS;
         if seen_lap > self.lap {

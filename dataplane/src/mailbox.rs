@@ -11,12 +11,12 @@ use crate::sites::Way;
 use crypto::{Session, Time};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
-use wire::{DropReason, PortIndex, SiteSlot};
+use wire::{DropReason, Endpoints, PortIndex, SiteSlot};
 
 /// From control to a worker.
 #[derive(Debug)]
@@ -89,10 +89,8 @@ pub enum Event {
         index: u32,
         /// Its counter.
         counter: u64,
-        /// Where it came from.
-        remote: SocketAddr,
-        /// The address of the hub that it was sent to.
-        local: IpAddr,
+        /// Where it came from, and the address of the hub that it was sent to.
+        ends: Endpoints,
     },
 }
 

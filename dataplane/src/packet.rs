@@ -51,7 +51,7 @@ pub struct Packet {
     pub to: SiteSlot,
     /// The receiver index it came under.
     pub index: u32,
-    /// The counter it came under, then the one it leaves under.
+    /// The counter it came under.
     pub counter: u64,
     /// Bytes of its frame as it arrived.
     pub outer_len: u16,

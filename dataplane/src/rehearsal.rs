@@ -19,9 +19,9 @@ use crypto::{Role, Session, Time};
 use ipnet::IpNet;
 use stats::{Rows, Shape, Totals};
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use wire::{Outer, PortIndex, SiteSlot, Template, TenantSlot, Vlan};
+use wire::{Endpoints, Outer, PortIndex, SiteSlot, Template, TenantSlot, Vlan};
 
 /// Low bits of a receiver index that are its slot, here.
 const BITS: u8 = 16;
@@ -223,7 +223,7 @@ impl Rehearsal {
     /// Whom a frame that left the hub is for, and the padded packet in it; `None` if it is no data message of the hub's.
     pub fn open(&self, frame: &[u8]) -> Option<(usize, Vec<u8>)> {
         let outer = Outer::parse(frame).ok()?;
-        let site = self.far.iter().position(|far| far.remote == outer.destination)?;
+        let site = self.far.iter().position(|far| far.remote == outer.destination())?;
         let mut datagram = frame[outer.payload].to_vec();
         let (index, counter) = message::parse_data(&datagram)?;
         let session = &self.far[site].session;
@@ -347,7 +347,7 @@ pub fn way_to(remote: SocketAddr) -> Way {
         udp_checksum: false,
     });
     let path = Path { port: PortIndex(0), template: template.expect("one family"), payload_max: MTU - 60 };
-    Way { ends: Some((remote, IpAddr::V4(HUB.0))), out: Ok(path) }
+    Way { ends: Endpoints::new(remote, HUB.0.into()).ok(), out: Ok(path) }
 }
 
 /// Whose hub has an address.

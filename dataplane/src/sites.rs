@@ -4,15 +4,15 @@ use crate::access::Link;
 use crate::config::Dscp;
 use crate::rates::Limits;
 use crypto::{Role, Session};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use wire::{DropReason, PortIndex, SiteSlot, TenantSlot};
+use wire::{DropReason, Endpoints, PortIndex, SiteSlot, TenantSlot};
 
 /// How sealed frames for a site leave this hub, or why they can't.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// The site's address and port, and the hub's address that it talks to; none before it was ever heard of.
-    pub ends: Option<(SocketAddr, IpAddr)>,
+    pub ends: Option<Endpoints>,
     /// The frame headers and the port, or the reason for which packets are dropped meanwhile.
     pub out: Result<Path, DropReason>,
 }
@@ -86,7 +86,7 @@ pub struct Site {
     /// Where the sealed frame goes.
     pub way: Way,
     /// The ends that control was last told of, until it answers or the site is heard at its known ends again.
-    pub moved: Option<(SocketAddr, IpAddr)>,
+    pub moved: Option<Endpoints>,
     /// Control was told that a session is wanted, and has not answered yet.
     pub wanted: bool,
     /// Packets parked for it.

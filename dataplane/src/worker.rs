@@ -33,10 +33,9 @@ use crypto::message::{self, DATA_HEADER, Kind};
 use crypto::{Session, Time, replay};
 use stats::Rows;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Inner, Outer, PortIndex, SiteSlot, TenantSlot, ecn, is_martian, tcp};
+use wire::{DropReason, Ecn, Endpoints, Inner, Outer, PortIndex, SiteSlot, TenantSlot, ecn, is_martian, tcp};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -159,7 +158,7 @@ pub struct Journey {
     /// Orders that were read in the middle of a batch and need its end.
     pub postponed: VecDeque<Order>,
     /// The ends of this batch's packets that did not come from where their sites were last.
-    pub movers: ArrayVec<(SocketAddr, IpAddr), BATCH>,
+    pub movers: ArrayVec<Endpoints, BATCH>,
     /// The last IPv4 identification given to an outer packet.
     pub identification: u16,
     /// Control said stop.
@@ -238,12 +237,16 @@ impl Journey {
                 }
             }
             let Some((index, counter)) = message::parse_data(datagram) else { unreachable!("it is of the kind") };
-            if self.sessions.find(index).is_none() {
-                self.learn();
-            }
-            let Some(session) = self.sessions.find(index) else {
-                packet.drop(DropReason::SessionUnknown);
-                continue;
+            let session = match self.sessions.find(index) {
+                Some(session) => session,
+                None => {
+                    self.learn();
+                    let Some(session) = self.sessions.find(index) else {
+                        packet.drop(DropReason::SessionUnknown);
+                        continue;
+                    };
+                    session
+                }
             };
             let slot = SiteSlot(session.owner());
             let site = self.sites.at(slot);
@@ -257,10 +260,9 @@ impl Journey {
                 packet.drop(rejected(reject));
                 continue;
             }
-            let ends = (outer.source, outer.destination.ip());
-            if site.way.ends != Some(ends) {
+            if site.way.ends != Some(outer.ends) {
                 packet.moved = Some(self.movers.len() as u8);
-                self.movers.push(ends);
+                self.movers.push(outer.ends);
             }
             packet.ecn = outer.ecn;
             // Ethernet pads short frames, and the WireGuard message ends where UDP says.
@@ -328,12 +330,12 @@ impl Journey {
         }
         let site = self.sites.at_mut(packet.from);
         let ends = packet.moved.map(|mover| self.movers[mover as usize]);
-        if let Some((remote, local)) = ends
+        if let Some(new) = ends
             && site.moved != ends
         {
-            let event = Event::Moved { site: packet.from, index: packet.index, counter: packet.counter, remote, local };
-            site.moved = self.mail.tell(event).then_some((remote, local));
-        } else if ends.is_none() {
+            let event = Event::Moved { site: packet.from, index: packet.index, counter: packet.counter, ends: new };
+            site.moved = self.mail.tell(event).then_some(new);
+        } else if ends.is_none() && site.moved.is_some() {
             site.moved = None;
         }
         // After the move: what waited for the session goes to where the site is now.
@@ -457,8 +459,8 @@ impl Journey {
                 continue;
             }
             packet.frame.resize(sealed);
-            packet.frame.prepend(DATA_HEADER);
         }
+        let (mut jobs, mut used_up) = (ArrayVec::<SealJob<'_>, BATCH>::new(), false);
         // Counters for each run of packets to one site: an atomic operation costs more than their headers.
         for run in batch.chunk_by_mut(|a, b| a.to == b.to) {
             let going = run.iter().filter(|p| p.goes_on()).count();
@@ -467,20 +469,23 @@ impl Journey {
             for packet in run.iter_mut().filter(|p| p.goes_on()) {
                 let Some(counter) = counters.next() else {
                     packet.drop(DropReason::NonceLimit);
-                    self.want(packet.to);
+                    used_up = true;
                     continue;
                 };
-                packet.counter = counter;
-                packet.frame.bytes_mut()[..DATA_HEADER].copy_from_slice(&message::data_header(index, counter));
+                packet.frame.uncover(DATA_HEADER);
+                let Some((header, data)) = packet.frame.bytes_mut().split_first_chunk_mut() else {
+                    unreachable!("its room")
+                };
+                *header = message::data_header(index, counter);
+                jobs.push(SealJob { key: session.seal_key(), counter, aad: &[], data });
             }
         }
-        let mut jobs = ArrayVec::<SealJob<'_>, BATCH>::new();
-        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
-            let Some(session) = &self.sites.at(packet.to).sending else { unreachable!("has a counter of it") };
-            let data = &mut packet.frame.bytes_mut()[DATA_HEADER..];
-            jobs.push(SealJob { key: session.seal_key(), counter: packet.counter, aad: &[], data });
-        }
         self.aead.seal_batch(&mut jobs);
+        drop(jobs);
+        if used_up {
+            let left_out = batch.iter().filter(|packet| packet.verdict == Verdict::Drop(DropReason::NonceLimit));
+            left_out.for_each(|packet| self.want(packet.to));
+        }
     }
 
     /// 8. Outer headers, by the template of the path.
@@ -489,7 +494,7 @@ impl Journey {
             let site = self.sites.at(packet.to);
             let Ok(path) = &site.way.out else { unreachable!("sealed for it") };
             let tos = site.dscp.outside(packet.dscp) << 2 | packet.ecn as u8;
-            packet.frame.prepend(path.template.header_len());
+            packet.frame.uncover(path.template.header_len());
             self.identification = self.identification.wrapping_add(1);
             let Ok(()) = path.template.write(packet.frame.bytes_mut(), tos, self.identification) else {
                 unreachable!("a chunk is shorter than an IP packet can be")

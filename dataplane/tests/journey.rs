@@ -292,8 +292,8 @@ fn a_site_that_moved_is_told_of_once_until_control_answers() {
     let frames: Vec<_> = (0..3).map(|_| hub.seal(0, &ipv4(A, B, 64, 100))).collect();
     assert_eq!(hub.pass(&frames).len(), 3, "moving stops nothing");
     let events = hub.events();
-    let [Event::Moved { site: SiteSlot(0), counter: 0, remote, local, .. }] = events[..] else { panic!("{events:?}") };
-    assert_eq!((remote, local), (hub.far[0].remote, "192.0.2.1".parse().unwrap()));
+    let [Event::Moved { site: SiteSlot(0), counter: 0, ends, .. }] = events[..] else { panic!("{events:?}") };
+    assert_eq!((ends.remote(), ends.local()), (hub.far[0].remote, "192.0.2.1".parse().unwrap()));
     for _ in 0..70 {
         assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 64, 100))]).len(), 1, "and goes on stopping nothing");
     }
@@ -483,7 +483,7 @@ fn the_last_counters_go_to_the_first_packets_and_the_others_are_counted() {
         let out = hub.pass(&frames);
         for (site, leave) in leave.into_iter().enumerate() {
             let remote = hub.far[site].remote;
-            let to_it = out.iter().filter(|frame| Outer::parse(frame).unwrap().destination == remote);
+            let to_it = out.iter().filter(|frame| Outer::parse(frame).unwrap().destination() == remote);
             let counter =
                 |frame: &Vec<u8>| message::parse_data(&frame[Outer::parse(frame).unwrap().payload]).unwrap().1;
             let counters: Vec<_> = to_it.map(counter).collect();

@@ -35,10 +35,10 @@ impl Sum {
         }
         let mut sum = lanes.iter().fold(self, |sum, lane| sum.lane(*lane));
 
+        // Seven words of 32 bits at the most: no carry out of 64.
         let (words, rest) = rest.as_chunks::<4>();
-        for word in words {
-            sum = sum.lane(u32::from_ne_bytes(*word) as u64);
-        }
+        let words = words.iter().map(|word| u32::from_ne_bytes(*word) as u64).sum();
+        sum = sum.lane(words);
         match *rest {
             [] => sum,
             [a] => sum.lane(u16::from_ne_bytes([a, 0]) as u64),
@@ -68,10 +68,10 @@ impl Sum {
 
     #[inline]
     const fn fold(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + carry as u32; // after a carry the sum is at most 2^32 - 2; and so below
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        sum + carry as u16
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Ecn, Malformed, checksum, ipv4, ipv6};
+use crate::{Ecn, Malformed, ipv4, ipv6};
 
 /// What the journey reads from an inner packet, once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,10 +103,10 @@ pub fn decrement_ttl(packet: &mut [u8]) -> bool {
             if header[8] <= 1 {
                 return false;
             }
-            let old = u16::from_be_bytes([header[8], header[9]]);
             header[8] -= 1;
-            let new = u16::from_be_bytes([header[8], header[9]]);
-            let checksum = checksum::updated(u16::from_be_bytes([header[10], header[11]]), old, new);
+            // The TTL is the upper half of its word (RFC 1141); a sum of 0xffff is written as zero (RFC 1624, 3).
+            let checksum = u16::from_be_bytes([header[10], header[11]]) as u32 + 0x0100;
+            let checksum = (checksum + (checksum >= 0xffff) as u32) as u16;
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
             true
         }

@@ -32,6 +32,15 @@ impl<'a> View<'a> {
     #[inline]
     pub fn parse(packet: &'a [u8]) -> Result<Self, Malformed> {
         let fixed: &[u8; HEADER] = packet.first_chunk().ok_or(Malformed::Short)?;
+        let total = u16::from_be_bytes([fixed[2], fixed[3]]) as usize;
+        // Nearly every header: without options, its length is a constant for all that follows.
+        if fixed[0] == 0x45 {
+            let (header, payload) = match packet.get(..total) {
+                None => return Err(Malformed::TotalLength),
+                Some(packet) => packet.split_at_checked(HEADER).ok_or(Malformed::HeaderLength)?,
+            };
+            return Ok(Self { fixed, header, payload });
+        }
         if fixed[0] >> 4 != 4 {
             return Err(Malformed::Version);
         }
@@ -39,7 +48,6 @@ impl<'a> View<'a> {
         if header_len < HEADER {
             return Err(Malformed::HeaderLength);
         }
-        let total = u16::from_be_bytes([fixed[2], fixed[3]]) as usize;
         let packet = packet.get(..total).ok_or(Malformed::TotalLength)?;
         let (header, payload) = packet.split_at_checked(header_len).ok_or(Malformed::HeaderLength)?;
         Ok(Self { fixed, header, payload })
@@ -129,6 +137,13 @@ impl<'a> View<'a> {
     pub fn destination(&self) -> Ipv4Addr {
         let [.., a, b, c, d] = *self.fixed;
         Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// Source and destination address, as they stand in the header.
+    #[inline]
+    pub(crate) fn addresses(&self) -> [u8; 8] {
+        let Some(addresses) = self.fixed.last_chunk() else { unreachable!("the header is longer") };
+        *addresses
     }
 
     /// What the packet carries, cut to the total length.

@@ -95,6 +95,13 @@ impl<'a> View<'a> {
         address(self.fixed, 24)
     }
 
+    /// Source and destination address, as they stand in the header.
+    #[inline]
+    pub(crate) fn addresses(&self) -> [u8; 32] {
+        let Some(addresses) = self.fixed.last_chunk() else { unreachable!("the header is longer") };
+        *addresses
+    }
+
     /// What the packet carries after the fixed header, extension headers included, cut to the payload length.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {

@@ -35,6 +35,6 @@ pub use flow::{Flow, Upper, has_ports};
 pub use id::{OutOfRange, PortIndex, SiteSlot, TenantId, TenantSlot};
 pub use inner::{Inner, decrement_ttl, is_martian};
 pub use malformed::Malformed;
-pub use outer::Outer;
+pub use outer::{Endpoints, Outer};
 pub use template::{FamilyMismatch, HANDSHAKE_TOS, Path, Template};
 pub use vlan::Vlan;

@@ -1,16 +1,72 @@
 //! A tunnel datagram on the way in: Ethernet, IP, UDP.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+};
 
-use crate::{Ecn, Malformed, ethernet, ipv4, ipv6, udp};
+use crate::{Ecn, FamilyMismatch, Malformed, ethernet, ipv4, ipv6, udp};
+
+/// A site's address and port, and the hub's address that it talks to: in the form that headers have them, so that a worker
+/// compares what it receives with what it knows in a few instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endpoints {
+    /// Source and destination address of IPv4, and the source port.
+    V4([u8; 8], u16),
+    /// The same of IPv6.
+    V6([u8; 32], u16),
+}
+
+impl Endpoints {
+    /// Of a site at `remote` that talks to `local`.
+    pub fn new(remote: SocketAddr, local: IpAddr) -> Result<Self, FamilyMismatch> {
+        match (remote.ip(), local) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut addresses = [0; 8];
+                addresses[..4].copy_from_slice(&from.octets());
+                addresses[4..].copy_from_slice(&to.octets());
+                Ok(Self::V4(addresses, remote.port()))
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut addresses = [0; 32];
+                addresses[..16].copy_from_slice(&from.octets());
+                addresses[16..].copy_from_slice(&to.octets());
+                Ok(Self::V6(addresses, remote.port()))
+            }
+            _ => Err(FamilyMismatch),
+        }
+    }
+
+    /// The site's address and port.
+    pub fn remote(&self) -> SocketAddr {
+        match *self {
+            Self::V4([a, b, c, d, ..], port) => SocketAddr::from((Ipv4Addr::new(a, b, c, d), port)),
+            Self::V6(addresses, port) => {
+                let ([source, ..], _) = addresses.as_chunks::<16>() else { unreachable!("two of 16 bytes") };
+                SocketAddr::from((Ipv6Addr::from(*source), port))
+            }
+        }
+    }
+
+    /// The hub's address.
+    pub fn local(&self) -> IpAddr {
+        match *self {
+            Self::V4([.., a, b, c, d], _) => Ipv4Addr::new(a, b, c, d).into(),
+            Self::V6(addresses, _) => {
+                let ([_, destination, ..], _) = addresses.as_chunks::<16>() else { unreachable!("two of 16 bytes") };
+                Ipv6Addr::from(*destination).into()
+            }
+        }
+    }
+}
 
 /// What the journey reads from the outer headers, once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outer {
-    /// Where the datagram says it came from.
-    pub source: SocketAddr,
-    /// The hub's address and port that it was sent to.
-    pub destination: SocketAddr,
+    /// Where the datagram says it came from, and the hub's address that it was sent to.
+    pub ends: Endpoints,
+    /// The port that it was sent to.
+    pub port: u16,
     /// Where in the frame the UDP payload lies.
     pub payload: Range<usize>,
     /// The upper six bits of TOS or traffic class.
@@ -42,8 +98,8 @@ impl Outer {
                 }
                 let udp = udp::View::parse(ip.payload())?;
                 Ok(Self {
-                    source: SocketAddr::from((ip.source(), udp.source())),
-                    destination: SocketAddr::from((ip.destination(), udp.destination())),
+                    ends: Endpoints::V4(ip.addresses(), udp.source()),
+                    port: udp.destination(),
                     payload: payload(ethernet::HEADER + ip.header_len(), &udp),
                     dscp: ip.tos() >> 2,
                     ecn: ip.ecn(),
@@ -58,8 +114,8 @@ impl Outer {
                 }
                 let udp = udp::View::parse(ip.payload())?;
                 Ok(Self {
-                    source: SocketAddr::from((ip.source(), udp.source())),
-                    destination: SocketAddr::from((ip.destination(), udp.destination())),
+                    ends: Endpoints::V6(ip.addresses(), udp.source()),
+                    port: udp.destination(),
                     payload: payload(ethernet::HEADER + ipv6::HEADER, &udp),
                     dscp: ip.tos() >> 2,
                     ecn: ip.ecn(),
@@ -67,6 +123,16 @@ impl Outer {
             }
             _ => Err(Malformed::Protocol),
         }
+    }
+
+    /// Where the datagram says it came from.
+    pub fn source(&self) -> SocketAddr {
+        self.ends.remote()
+    }
+
+    /// The hub's address and port that it was sent to.
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.ends.local(), self.port)
     }
 }
 
@@ -81,8 +147,6 @@ mod tests {
     use super::*;
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
-    use std::net::IpAddr;
-
     fn address() -> impl Strategy<Value = SocketAddr> {
         let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| SocketAddr::from((ip, port)));
         let v6 = any::<([u8; 16], u16)>().prop_map(|(ip, port)| SocketAddr::from((ip, port)));
@@ -128,7 +192,8 @@ mod tests {
             bytes.resize(bytes.len() + padding, 0);
             let outer = Outer::parse(&bytes).unwrap();
             prop_assert_eq!(&bytes[outer.payload.clone()], &payload[..]);
-            prop_assert_eq!((outer.source, outer.destination), (source, destination));
+            prop_assert_eq!((outer.source(), outer.destination()), (source, destination));
+            prop_assert_eq!(Endpoints::new(source, destination.ip()), Ok(outer.ends));
             prop_assert_eq!(outer.dscp << 2 | outer.ecn as u8, tos);
         }
 

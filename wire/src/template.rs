@@ -225,7 +225,7 @@ mod tests {
 
             // Our own reader takes it back.
             let outer = Outer::parse(&frame).unwrap();
-            prop_assert_eq!((outer.source, outer.destination), (path.source, path.destination));
+            prop_assert_eq!((outer.source(), outer.destination()), (path.source, path.destination));
             prop_assert_eq!((outer.dscp, outer.ecn), (tos >> 2, Ecn::of_tos(tos)));
             prop_assert_eq!(outer.payload, template.header_len()..frame.len());
 

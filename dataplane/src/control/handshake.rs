@@ -54,7 +54,7 @@ impl Control {
     /// Whether a whole frame is a data message to the hub's port.
     fn is_data(&self, frame: &[u8]) -> bool {
         Outer::parse(frame).is_ok_and(|outer| {
-            outer.destination.port() == self.desired.hub.listen_port.get()
+            outer.destination().port() == self.desired.hub.listen_port.get()
                 && message::kind(&frame[outer.payload]) == Some(Kind::Data)
         })
     }
@@ -77,7 +77,7 @@ impl Control {
         //    starts is under load by the responses that it asked for; a cookie would make each site wait 5 s.
         if matches!(kind, Kind::Initiation | Kind::Response) {
             let loaded = now < self.loaded_until && kind == Kind::Initiation;
-            match self.checker.check(datagram, outer.source, loaded, now, &mut fill_random).map_err(refused)? {
+            match self.checker.check(datagram, outer.source(), loaded, now, &mut fill_random).map_err(refused)? {
                 Verdict::Pass => {}
                 Verdict::Answer(cookie) => {
                     self.figures.hub.cookies_sent.add(1);
@@ -88,7 +88,7 @@ impl Control {
         }
 
         // 2. Whose message it is: an initiation says so itself, the others by the index that they answer.
-        let endpoint = Endpoint { remote: outer.source, local: Some(outer.destination.ip()) };
+        let endpoint = Endpoint { remote: outer.source(), local: Some(outer.destination().ip()) };
         match kind {
             Kind::Initiation => {
                 let opened = crypto::open_initiation(&self.identity, datagram).map_err(refused)?;
@@ -156,15 +156,15 @@ impl Control {
         let template = Template::new(&wire::Path {
             source_mac: ethernet.destination(),
             destination_mac: ethernet.source(),
-            source: outer.destination,
-            destination: outer.source,
+            source: outer.destination(),
+            destination: outer.source(),
             udp_checksum: false,
         });
         let Ok(template) = template else { return };
         let mut reply = vec![0; template.header_len()];
         reply.extend_from_slice(message);
         if template.write(&mut reply, HANDSHAKE_TOS, 0).is_ok() {
-            self.emit(outer.source.port() as usize, port, reply);
+            self.emit(outer.source().port() as usize, port, reply);
         }
     }
 }

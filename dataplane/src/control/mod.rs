@@ -339,8 +339,8 @@ impl Control {
                 self.sites[site.index()].proven = true;
                 self.know(site);
             }
-            Event::Moved { site, index, counter, remote, local } => {
-                self.move_by_data(site, index, counter, Endpoint { remote, local: Some(local) });
+            Event::Moved { site, index, counter, ends } => {
+                self.move_by_data(site, index, counter, Endpoint { remote: ends.remote(), local: Some(ends.local()) });
             }
         }
     }

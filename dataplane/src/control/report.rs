@@ -224,7 +224,7 @@ impl Control {
             name: self.desired.tenants[site.tenant.index()].sites[site.position].name.to_string(),
             public_key: site.peer.remote().to_string(),
             endpoint: site.endpoint.map(|e| e.remote),
-            local: site.way.ends.map(|(_, local)| local),
+            local: site.way.ends.map(|ends| ends.local()),
             last_handshake_s_ago: site.peer.last_handshake().map(|at| now.since(at).as_secs()),
             session: match self.session_state(slot, now) {
                 stats::SessionState::Rekey => status::SessionState::Rekey,

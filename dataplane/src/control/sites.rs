@@ -14,7 +14,7 @@ use crypto::peer::{Action, Context, Peer};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
-use wire::{DropReason, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
+use wire::{DropReason, Endpoints, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
 
 /// Bytes that a data message adds to its inner packet: header and tag.
 const SEALED: u16 = 32;
@@ -114,7 +114,8 @@ impl Site {
         let Some(endpoint) = self.endpoint else {
             return Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
         };
-        let blocked = |reason| Way { ends: endpoint.local.map(|local| (endpoint.remote, local)), out: Err(reason) };
+        let ends = |local| Endpoints::new(endpoint.remote, local).ok();
+        let blocked = |reason| Way { ends: endpoint.local.and_then(ends), out: Err(reason) };
         let hop = match reach {
             Some(Reach::Via(hop)) => hop,
             Some(Reach::NoRoute) => return blocked(DropReason::UnderlayNoRoute),
@@ -131,7 +132,7 @@ impl Site {
         let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
         let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
         let payload_max = hop.mtu.min(mtu_max).saturating_sub(headers).min(self.mtu.unwrap_or(u16::MAX));
-        Way { ends: Some((endpoint.remote, hop.local)), out: Ok(Path { port: hop.port, template, payload_max }) }
+        Way { ends: ends(hop.local), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
 }
 

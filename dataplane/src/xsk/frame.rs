@@ -116,12 +116,23 @@ impl Frame {
     /// If `n` exceeds `headroom()`.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> &mut [u8] {
-        assert!(n <= self.headroom(), "prepend of {n} with a headroom of {}", self.offset);
-        self.offset -= n as u16;
-        self.len += n as u16;
+        self.uncover(n);
         let header = &mut self.bytes_mut()[..n];
         header.fill(0);
         header
+    }
+
+    /// Grows the packet by `n` bytes at the front, for a header of which the caller writes every byte: they hold what the chunk
+    /// held there, somebody's old packet perhaps.
+    ///
+    /// # Panics
+    ///
+    /// If `n` exceeds `headroom()`.
+    #[inline]
+    pub fn uncover(&mut self, n: usize) {
+        assert!(n <= self.headroom(), "{n} bytes of header with a headroom of {}", self.offset);
+        self.offset -= n as u16;
+        self.len += n as u16;
     }
 
     /// Cuts or grows the packet to `len` at its end; new bytes are zero.
@@ -132,11 +143,13 @@ impl Frame {
     #[inline]
     pub fn resize(&mut self, len: usize) {
         let old = self.len();
+        if len <= old {
+            self.len = len as u16;
+            return;
+        }
         assert!(len <= old + self.tailroom(), "resize to {len} where {} fit", old + self.tailroom());
         self.len = len as u16;
-        if len > old {
-            self.bytes_mut()[old..].fill(0);
-        }
+        self.bytes_mut()[old..].fill(0);
     }
 
     /// Forgets the packet: `len` zero bytes after `headroom` bytes of room.
@@ -259,9 +272,10 @@ mod tests {
     #[test]
     fn no_move_leaves_the_chunk() {
         type Step = fn(&mut Frame);
-        let steps: [Step; 6] = [
+        let steps: [Step; 7] = [
             |f| f.trim_front(f.len() + 1),
             |f| _ = f.prepend(f.headroom() + 1),
+            |f| f.uncover(f.headroom() + 1),
             |f| f.resize(f.len() + f.tailroom() + 1),
             |f| f.reset(1, f.size()),
             |f| f.reset(usize::MAX, 2),

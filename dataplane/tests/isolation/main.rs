@@ -92,7 +92,8 @@ fn rehearse(seed: u64, packets: u64) {
         let authentic = played.iter().zip(&fates).filter(|(_, fate)| fate.authentic);
         let seen: HashSet<(usize, SocketAddr)> = authentic.map(|((shot, _), _)| (shot.site, shot.from)).collect();
         for event in hub.events() {
-            let Event::Moved { site, remote, .. } = event else { panic!("{event:?}") };
+            let Event::Moved { site, ends, .. } = event else { panic!("{event:?}") };
+            let remote = ends.remote();
             assert!(seen.contains(&(site.index(), remote)), "{site:?} moved to {remote}, where it is not");
         }
         while let Some(parcel) = hub.control.parcel() {
