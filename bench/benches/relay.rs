@@ -24,7 +24,7 @@ fn main() {
     let lanes = backends[1].name();
     println!("| B | batch | tenants | ring | {lanes} | gain | {lanes}: cipher alone | all else |");
     println!("|---|---|---|---|---|---|---|---|");
-    for (count, tenants) in [(64, 1), (32, 1), (64, 32)] {
+    for (count, tenants) in [(64, 1), (32, 1), (64, 32), (64, 5000)] {
         for len in [64, 128, 256, 512, 1024, 1424] {
             row(&len.to_string(), &vec![len; count], tenants, &backends);
         }

@@ -60,6 +60,8 @@ fn counter() -> u64 {
 pub struct Relay {
     hub: Rehearsal,
     packets: Vec<Vec<u8>>,
+    /// Packets so far, so that each batch is of other tenants.
+    passed: usize,
 }
 
 impl Relay {
@@ -69,7 +71,7 @@ impl Relay {
         let mut hub = Rehearsal::new(&vec![tenant; tenants], 1024);
         (hub.journey.aead, hub.aead) = (aead, aead);
         let packet = |len| ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len);
-        Self { hub, packets: lengths.into_iter().map(packet).collect() }
+        Self { hub, packets: lengths.into_iter().map(packet).collect(), passed: 0 }
     }
 
     /// The packets of a batch.
@@ -95,12 +97,15 @@ impl Relay {
     /// # Panics
     /// If one of them doesn't leave.
     pub fn batch_by<T>(&mut self, relay: impl FnOnce(&mut Journey, &mut Batch) -> T) -> T {
-        let Self { hub, packets } = self;
+        let Self { hub, packets, passed } = self;
         let tenants = hub.far.len() / 2;
         let mut batch = Batch::new();
-        for (n, packet) in packets.iter().enumerate() {
+        for packet in packets.iter() {
+            // In no order that a cache would guess.
+            let tenant = passed.wrapping_mul(2_654_435_761) % tenants;
+            *passed += 1;
             let mut frame = hub.journey.pool.pop().expect("a chunk");
-            frame.copy_from(&hub.seal(n % tenants * 2, packet));
+            frame.copy_from(&hub.seal(tenant * 2, packet));
             batch.push(Packet::arrived(frame, PortIndex(0)));
         }
         let spent = relay(&mut hub.journey, &mut batch);

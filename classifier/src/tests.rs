@@ -54,6 +54,41 @@ fn the_ends_of_the_address_space() {
 }
 
 #[test]
+fn a_large_table_answers_as_its_parts_would() {
+    // Dense in one place, sparse elsewhere, and at both ends of the space: parts of many ranges, and many parts of none.
+    let (mut v4, mut v6) = (Tables::builder(), Tables::builder());
+    let mut expected = BTreeMap::new();
+    for n in 0u32..3000 {
+        let dense = IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 + n * 512).into(), 24).unwrap();
+        let sparse = IpNet::new(Ipv4Addr::from_bits(n * 0x0015_0000).into(), 24).unwrap();
+        let long = IpNet::new(Ipv6Addr::from_bits(0xfd00 << 112 | (n as u128) << 60).into(), 62).unwrap();
+        let wide = IpNet::new(Ipv6Addr::from_bits((n as u128) << 116).into(), 64).unwrap();
+        for (slot, prefix) in [(n, dense), (n + 10_000, sparse), (n + 20_000, long), (n + 30_000, wide)] {
+            if prefix.addr().is_ipv4() { &mut v4 } else { &mut v6 }.add(TenantSlot(0), prefix, site(slot));
+            expected.insert(prefix.trunc(), slot);
+        }
+    }
+    let (v4, v6) = (v4.build(), v6.build());
+    for (prefix, _) in &expected {
+        let (tables, ends) = match prefix {
+            IpNet::V4(net) => (&v4, [net.network().to_bits() as u128, net.broadcast().to_bits() as u128]),
+            IpNet::V6(net) => (&v6, [net.network().to_bits(), net.broadcast().to_bits()]),
+        };
+        for bits in [ends[0].wrapping_sub(1), ends[0], ends[1], ends[1].wrapping_add(1)] {
+            let address = match prefix {
+                IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+                IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+            };
+            let of = |len| IpNet::new(address, len).unwrap().trunc();
+            let longest = if address.is_ipv4() { [24, 24] } else { [64, 62] };
+            let wanted = longest.iter().find_map(|len| expected.get(&of(*len))).map(|slot| site(*slot));
+            assert_eq!(tables.route(TenantSlot(0), address), wanted, "{address}");
+        }
+    }
+    assert_eq!(v4.route(TenantSlot(0), "255.255.255.255".parse().unwrap()), None);
+}
+
+#[test]
 fn of_two_equal_prefixes_the_later_counts_and_host_bits_do_not() {
     let twice = tables(&[(0, "10.0.0.0/8", 1), (0, "10.1.2.3/16", 2), (0, "10.1.0.0/16", 3)]);
     assert_eq!(twice.route(TenantSlot(0), "10.1.0.1".parse().unwrap()), Some(site(3)));
