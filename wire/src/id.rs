@@ -22,6 +22,11 @@ impl TenantId {
         if id <= Self::MAX as u64 { Ok(Self(id as u32)) } else { Err(OutOfRange(id)) }
     }
 
+    /// The id with these 24 bits, as a VNI holds them: big-endian, none of them out of range.
+    pub const fn of_bits([high, middle, low]: [u8; 3]) -> Self {
+        Self(u32::from_be_bytes([0, high, middle, low]))
+    }
+
     /// The id as a number below 2^24.
     pub const fn as_u32(self) -> u32 {
         self.0

@@ -15,6 +15,7 @@ pub mod ecn;
 pub mod ethernet;
 mod flow;
 pub mod fragment;
+pub mod geneve;
 pub mod icmp;
 mod id;
 mod inner;

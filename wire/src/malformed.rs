@@ -16,8 +16,10 @@ pub enum Malformed {
     TotalLength,
     /// An IPv4 header that does not agree with its checksum.
     Checksum,
-    /// An outer packet that is no IP, or no UDP.
+    /// An outer packet that is no IP, or no UDP; in a trunk, neither IPv4 nor IPv6 nor a message of hubs.
     Protocol,
+    /// A bit that must be zero is set.
+    Reserved,
     /// A fragment, where a whole datagram was expected.
     Fragment,
 }
@@ -30,7 +32,8 @@ impl fmt::Display for Malformed {
             Self::HeaderLength => "the IPv4 header length contradicts the packet",
             Self::TotalLength => "a length field contradicts the packet",
             Self::Checksum => "the IPv4 header checksum is wrong",
-            Self::Protocol => "not UDP over IP",
+            Self::Protocol => "of a protocol that has no place here",
+            Self::Reserved => "a bit that must be zero is set",
             Self::Fragment => "a fragment",
         })
     }
