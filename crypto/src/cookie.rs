@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::constants::{COOKIE_LATENCY, COOKIE_LIFETIME};
 use crate::message::{CookieReply, Outgoing, Sealed};
-use crate::noise::{Secret, WIREGUARD, hash, mac};
-use crate::{HandshakeError, Identity, PublicKey, Time};
+use crate::noise::{Secret, hash, mac};
+use crate::{HandshakeError, Identity, Protocol, PublicKey, Time};
 
 /// What to do with a handshake message whose MAC1 is right.
 #[derive(Debug)]
@@ -27,17 +27,24 @@ pub enum Verdict {
     Answer(Outgoing),
 }
 
-/// The hub's side: checks the MACs of all handshake messages to one identity.
+/// The hub's side: checks the MACs of all handshake messages of one protocol to one identity. Of a trunk's suites it knows nothing: MACs are
+/// the same in all.
 pub struct Checker {
+    protocol: Protocol,
     keys: AddressedTo,
     /// The secret from which cookies are made, and when it was drawn.
     secret: Option<(Secret, Time)>,
 }
 
 impl Checker {
-    /// A checker of messages to this identity.
+    /// A checker of sites' messages to this identity.
     pub fn new(identity: &Identity) -> Self {
-        Self { keys: AddressedTo::new(identity.public()), secret: None }
+        Self::of(Protocol::WireGuard, identity)
+    }
+
+    /// A checker of messages of this protocol.
+    pub fn of(protocol: Protocol, identity: &Identity) -> Self {
+        Self { protocol, keys: AddressedTo::new(protocol, identity.public()), secret: None }
     }
 
     /// Checks an initiation or a response that came from `source`.
@@ -53,7 +60,7 @@ impl Checker {
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Verdict, HandshakeError> {
         // 1. MAC1, always.
-        let message = Sealed::parse(datagram).ok_or(HandshakeError::Malformed)?;
+        let message = Sealed::parse(self.protocol, datagram).ok_or(HandshakeError::Malformed)?;
         if !equal(&mac(&self.keys.mac1, &[message.body]), message.mac1) {
             return Err(HandshakeError::Mac1);
         }
@@ -77,7 +84,7 @@ impl Checker {
             .encrypt_inout_detached((&nonce).into(), message.mac1, text.into())
             .expect("a cookie is far shorter than 256 GiB");
         tag.copy_from_slice(&computed);
-        Ok(Verdict::Answer(Outgoing::new(&CookieReply::emit(&WIREGUARD, message.sender, &nonce, &sealed))))
+        Ok(Verdict::Answer(Outgoing::new(&CookieReply::emit(self.protocol, message.sender, &nonce, &sealed))))
     }
 
     /// `Mac(secret, address || port)`, with a secret not older than two minutes.
@@ -108,8 +115,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn new(remote: &PublicKey) -> Self {
-        Self { keys: AddressedTo::new(remote), last_mac1: None, cookie: None }
+    pub(crate) fn new(protocol: Protocol, remote: &PublicKey) -> Self {
+        Self { keys: AddressedTo::new(protocol, remote), last_mac1: None, cookie: None }
     }
 
     /// Fills in the two MACs, the last 32 bytes of the message. MAC2 stays zero as long as there is no fresh cookie.
@@ -147,8 +154,8 @@ struct AddressedTo {
 }
 
 impl AddressedTo {
-    fn new(owner: &PublicKey) -> Self {
-        Self { mac1: hash(&[WIREGUARD.label_mac1, &owner.0]), cookie: hash(&[WIREGUARD.label_cookie, &owner.0]) }
+    fn new(protocol: Protocol, owner: &PublicKey) -> Self {
+        Self { mac1: hash(&[protocol.label_mac1(), &owner.0]), cookie: hash(&[protocol.label_cookie(), &owner.0]) }
     }
 }
 
@@ -160,6 +167,7 @@ fn equal(computed: &[u8; 16], received: &[u8; 16]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Profile;
     use crate::message::{INITIATION, Initiation, RESPONSE, Response, kind};
     use std::time::Duration;
 
@@ -170,11 +178,11 @@ mod tests {
     }
 
     fn initiation() -> [u8; INITIATION] {
-        Initiation::emit(&WIREGUARD, 7, &[1; 32], &[2; 48], &[3; 28])
+        Initiation::emit(Profile::WireGuard, 7, &[1; 32], &[2; 48], &[3; 28])
     }
 
     fn response() -> [u8; RESPONSE] {
-        Response::emit(&WIREGUARD, 7, 8, &[1; 32], &[2; 16])
+        Response::emit(Protocol::WireGuard, 7, 8, &[1; 32], &[2; 16])
     }
 
     /// A hub, a sender to it, and a source of bytes that never repeat.
@@ -185,7 +193,7 @@ mod tests {
             next += 1;
             bytes.fill(next);
         };
-        (Checker::new(&identity), Stamp::new(identity.public()), random)
+        (Checker::new(&identity), Stamp::new(Protocol::WireGuard, identity.public()), random)
     }
 
     #[test]
@@ -212,7 +220,7 @@ mod tests {
             panic!("without a cookie nobody passes");
         };
         assert_eq!(kind(&reply), Some(crate::message::Kind::Cookie));
-        let reply = CookieReply::parse(&reply).unwrap();
+        let reply = CookieReply::parse(Protocol::WireGuard, &reply).unwrap();
         assert_eq!(reply.receiver(), 7);
         stamp.receive(reply, Time(2)).unwrap();
         assert!(
@@ -246,7 +254,7 @@ mod tests {
         let mut message = initiation();
         stamp.seal(&mut message, Time(0));
         let Ok(Verdict::Answer(reply)) = checker.check(&message, from, true, Time(0), &mut random) else { panic!() };
-        stamp.receive(CookieReply::parse(&reply).unwrap(), Time(0)).unwrap();
+        stamp.receive(CookieReply::parse(Protocol::WireGuard, &reply).unwrap(), Time(0)).unwrap();
         let mut sealed_at = |seconds| {
             let mut message = initiation();
             stamp.seal(&mut message, Time(0) + Duration::from_secs(seconds));
@@ -275,11 +283,17 @@ mod tests {
             let mut wrong = reply.to_vec();
             wrong[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                matches!(stamp.receive(CookieReply::parse(&wrong).unwrap(), Time(1)), Err(HandshakeError::Auth)),
+                matches!(
+                    stamp.receive(CookieReply::parse(Protocol::WireGuard, &wrong).unwrap(), Time(1)),
+                    Err(HandshakeError::Auth)
+                ),
                 "bit {bit}"
             );
         }
         stamp.seal(&mut response(), Time(1));
-        assert!(matches!(stamp.receive(CookieReply::parse(&reply).unwrap(), Time(1)), Err(HandshakeError::Auth)));
+        assert!(matches!(
+            stamp.receive(CookieReply::parse(Protocol::WireGuard, &reply).unwrap(), Time(1)),
+            Err(HandshakeError::Auth)
+        ));
     }
 }

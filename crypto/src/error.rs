@@ -12,6 +12,15 @@ pub enum HandshakeError {
     /// It does not decrypt, or a public key in it is of low order: a wrong key, a wrong pre-shared key, or a forgery.
     #[error("not authentic")]
     Auth,
+    /// It offers another cipher suite than the one that is configured here, or one that is not known.
+    ///
+    /// From [`crate::Peer::on_initiation`]: the peer itself offered it, just now. From [`crate::open_trunk_initiation`]: somebody did who
+    /// knows our public key.
+    #[error("another cipher suite: number {offered}")]
+    Suite {
+        /// The number that was offered.
+        offered: u8,
+    },
     /// Its time stamp is not greater than the last that was accepted.
     #[error("time stamp not newer than the last")]
     Replayed,

@@ -69,6 +69,12 @@ impl Identity {
     pub(crate) fn secret(&self) -> &StaticSecret {
         &self.secret
     }
+
+    /// The same private key under another's public one, as an impostor has it.
+    #[cfg(test)]
+    pub(crate) fn named(&self, public: PublicKey) -> Self {
+        Self { secret: self.secret.clone(), public }
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -66,7 +66,7 @@ macro_rules! nonce_models {
     ($nonces:ty) => {
         /// Three ranges, two of them of another thread.
         pub(super) fn ranges_of_two_threads() {
-            let nonces = Arc::new(<$nonces>::starting_at(0));
+            let nonces = Arc::new(<$nonces>::up_to(REJECT_AFTER_MESSAGES));
             let other = thread::spawn({
                 let nonces = nonces.clone();
                 move || [nonces.reserve(2), nonces.reserve(2)]
@@ -80,7 +80,7 @@ macro_rules! nonce_models {
 
         /// Two threads want 64 of the last 65.
         pub(super) fn the_last_counters() {
-            let nonces = Arc::new(<$nonces>::starting_at(REJECT_AFTER_MESSAGES - 65));
+            let nonces = Arc::new(<$nonces>::between(REJECT_AFTER_MESSAGES - 65, REJECT_AFTER_MESSAGES));
             let other = thread::spawn({
                 let nonces = nonces.clone();
                 move || nonces.reserve(64)

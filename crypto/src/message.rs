@@ -1,6 +1,7 @@
 //! The four messages as they stand on the wire (WG 5.4.2 to 5.4.7): views that are checked once, and functions that write them.
 //!
-//! Every message begins with its type, one byte, and three bytes of zero. All numbers are little-endian.
+//! Every message begins with its type, one byte, and three bytes of zero; but a trunk's initiation has its suite in the second byte, and
+//! its lane in the third. All numbers are little-endian. Functions without a protocol are about WireGuard's.
 //!
 //! ```text
 //! initiation  type, sender, ephemeral 32, static 32+16, timestamp 12+16, mac1 16, mac2 16      148
@@ -13,7 +14,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use crate::constants::PADDING;
-use crate::noise::{Suite, WIREGUARD};
+use crate::{Profile, Protocol};
 
 /// Length of an initiation.
 pub const INITIATION: usize = 148;
@@ -39,44 +40,103 @@ pub enum Kind {
     Data,
 }
 
-/// What this datagram claims to be: the type is known, the reserved bytes are zero, and the length is right.
+impl Protocol {
+    /// What this datagram claims to be: the type is one of this protocol, the reserved bytes are zero, and the length is right.
+    ///
+    /// Any suite and any lane pass here: whether they are right, the handshake says.
+    #[inline]
+    pub fn kind(self, datagram: &[u8]) -> Option<Kind> {
+        let (&head, _) = datagram.split_first_chunk::<4>()?;
+        let (kind, fits) = match head {
+            head if head == self.head(Kind::Data) => (Kind::Data, datagram.len() >= DATA_MIN),
+            head if self.is_initiation(head) => (Kind::Initiation, datagram.len() == INITIATION),
+            head if head == self.head(Kind::Response) => (Kind::Response, datagram.len() == RESPONSE),
+            head if head == self.head(Kind::Cookie) => (Kind::Cookie, datagram.len() == COOKIE),
+            _ => return None,
+        };
+        fits.then_some(kind)
+    }
+
+    /// The header of a data message.
+    #[inline]
+    pub fn data_header(self, receiver: u32, counter: u64) -> [u8; DATA_HEADER] {
+        let mut header = [0; DATA_HEADER];
+        header[..4].copy_from_slice(&self.head(Kind::Data));
+        header[4..8].copy_from_slice(&receiver.to_le_bytes());
+        header[8..].copy_from_slice(&counter.to_le_bytes());
+        header
+    }
+
+    /// The receiver's index and the counter of a data message; `None` if it is none.
+    #[inline]
+    pub fn parse_data(self, datagram: &[u8]) -> Option<(u32, u64)> {
+        match self.kind(datagram)? {
+            Kind::Data => Some((u32_at(datagram, 4), u64::from_le_bytes(bytes_at(datagram, 8)))),
+            Kind::Initiation | Kind::Response | Kind::Cookie => None,
+        }
+    }
+
+    /// The receiver's index in a message that has one: the session, or the handshake, that it is for.
+    #[inline]
+    pub fn receiver(self, datagram: &[u8]) -> Option<u32> {
+        match self.kind(datagram)? {
+            Kind::Initiation => None,
+            Kind::Response => Some(u32_at(datagram, 8)),
+            Kind::Cookie | Kind::Data => Some(u32_at(datagram, 4)),
+        }
+    }
+
+    /// What a data message's tag covers besides what it seals, of its header: all in a trunk, nothing in WireGuard.
+    #[inline]
+    pub fn aad(self, header: &[u8; DATA_HEADER]) -> &[u8] {
+        match self {
+            Self::WireGuard => &[],
+            Self::Trunk => header,
+        }
+    }
+
+    /// The first four bytes of a message; of a trunk's initiation as they are before suite and lane.
+    #[inline]
+    const fn head(self, kind: Kind) -> [u8; 4] {
+        let number = match kind {
+            Kind::Initiation => 1,
+            Kind::Response => 2,
+            Kind::Cookie => 3,
+            Kind::Data => 4,
+        };
+        match self {
+            Self::WireGuard => [number, 0, 0, 0],
+            Self::Trunk => [0x10 | number, 0, 0, 0],
+        }
+    }
+
+    #[inline]
+    fn is_initiation(self, [first, suite, lane, reserved]: [u8; 4]) -> bool {
+        match self {
+            Self::WireGuard => [first, suite, lane, reserved] == self.head(Kind::Initiation),
+            Self::Trunk => [first, reserved] == [0x11, 0],
+        }
+    }
+}
+
+/// [`Protocol::kind`] of WireGuard.
 pub fn kind(datagram: &[u8]) -> Option<Kind> {
-    let (&head, _) = datagram.split_first_chunk::<4>()?;
-    let types = &WIREGUARD.types;
-    let (kind, fits) = match head {
-        head if head == types.data => (Kind::Data, datagram.len() >= DATA_MIN),
-        head if head == types.initiation => (Kind::Initiation, datagram.len() == INITIATION),
-        head if head == types.response => (Kind::Response, datagram.len() == RESPONSE),
-        head if head == types.cookie => (Kind::Cookie, datagram.len() == COOKIE),
-        _ => return None,
-    };
-    fits.then_some(kind)
+    Protocol::WireGuard.kind(datagram)
 }
 
-/// The header of a data message.
+/// [`Protocol::data_header`] of WireGuard.
 pub fn data_header(receiver: u32, counter: u64) -> [u8; DATA_HEADER] {
-    let mut header = [0; DATA_HEADER];
-    header[..4].copy_from_slice(&WIREGUARD.types.data);
-    header[4..8].copy_from_slice(&receiver.to_le_bytes());
-    header[8..].copy_from_slice(&counter.to_le_bytes());
-    header
+    Protocol::WireGuard.data_header(receiver, counter)
 }
 
-/// The receiver's index and the counter of a data message; `None` if it is none.
+/// [`Protocol::parse_data`] of WireGuard.
 pub fn parse_data(datagram: &[u8]) -> Option<(u32, u64)> {
-    match kind(datagram)? {
-        Kind::Data => Some((u32_at(datagram, 4), u64::from_le_bytes(bytes_at(datagram, 8)))),
-        Kind::Initiation | Kind::Response | Kind::Cookie => None,
-    }
+    Protocol::WireGuard.parse_data(datagram)
 }
 
-/// The receiver's index in a message that has one: the session, or the handshake, that it is for.
+/// [`Protocol::receiver`] of WireGuard.
 pub fn receiver(datagram: &[u8]) -> Option<u32> {
-    match kind(datagram)? {
-        Kind::Initiation => None,
-        Kind::Response => Some(u32_at(datagram, 8)),
-        Kind::Cookie | Kind::Data => Some(u32_at(datagram, 4)),
-    }
+    Protocol::WireGuard.receiver(datagram)
 }
 
 /// How long an inner packet of `inner` bytes is once padded: a multiple of 16, but never beyond `mtu_limit`, the longest inner packet
@@ -110,7 +170,8 @@ impl Deref for Outgoing {
 
 impl fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {} B", kind(self), self.len)
+        let kind = Protocol::of(self).and_then(|protocol| protocol.kind(self));
+        write!(f, "{kind:?} of {} B", self.len)
     }
 }
 
@@ -120,11 +181,21 @@ pub struct Initiation<'a>(&'a [u8; INITIATION]);
 
 impl<'a> Initiation<'a> {
     /// The view, if the datagram is an initiation.
-    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
-        match kind(datagram)? {
+    pub fn parse(protocol: Protocol, datagram: &'a [u8]) -> Option<Self> {
+        match protocol.kind(datagram)? {
             Kind::Initiation => datagram.try_into().ok().map(Self),
             Kind::Response | Kind::Cookie | Kind::Data => None,
         }
+    }
+
+    /// The number of a trunk's suite; zero in WireGuard.
+    pub fn suite(&self) -> u8 {
+        self.0[1]
+    }
+
+    /// Which lane of a trunk it is for; zero in WireGuard.
+    pub fn lane(&self) -> u8 {
+        self.0[2]
     }
 
     /// The index by which the initiator wants to be answered.
@@ -146,14 +217,14 @@ impl<'a> Initiation<'a> {
 
     /// An initiation without its MACs.
     pub(crate) fn emit(
-        suite: &Suite,
+        profile: Profile,
         sender: u32,
         ephemeral: &[u8; 32],
         sealed_static: &[u8; 48],
         sealed_timestamp: &[u8; 28],
     ) -> [u8; INITIATION] {
         let mut message = [0; INITIATION];
-        message[..4].copy_from_slice(&suite.types.initiation);
+        message[..4].copy_from_slice(&profile.head());
         message[4..8].copy_from_slice(&sender.to_le_bytes());
         message[8..40].copy_from_slice(ephemeral);
         message[40..88].copy_from_slice(sealed_static);
@@ -168,8 +239,8 @@ pub struct Response<'a>(&'a [u8; RESPONSE]);
 
 impl<'a> Response<'a> {
     /// The view, if the datagram is a response.
-    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
-        match kind(datagram)? {
+    pub fn parse(protocol: Protocol, datagram: &'a [u8]) -> Option<Self> {
+        match protocol.kind(datagram)? {
             Kind::Response => datagram.try_into().ok().map(Self),
             Kind::Initiation | Kind::Cookie | Kind::Data => None,
         }
@@ -195,14 +266,14 @@ impl<'a> Response<'a> {
 
     /// A response without its MACs.
     pub(crate) fn emit(
-        suite: &Suite,
+        protocol: Protocol,
         sender: u32,
         receiver: u32,
         ephemeral: &[u8; 32],
         sealed_empty: &[u8; 16],
     ) -> [u8; RESPONSE] {
         let mut message = [0; RESPONSE];
-        message[..4].copy_from_slice(&suite.types.response);
+        message[..4].copy_from_slice(&protocol.head(Kind::Response));
         message[4..8].copy_from_slice(&sender.to_le_bytes());
         message[8..12].copy_from_slice(&receiver.to_le_bytes());
         message[12..44].copy_from_slice(ephemeral);
@@ -217,8 +288,8 @@ pub struct CookieReply<'a>(&'a [u8; COOKIE]);
 
 impl<'a> CookieReply<'a> {
     /// The view, if the datagram is a cookie reply.
-    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
-        match kind(datagram)? {
+    pub fn parse(protocol: Protocol, datagram: &'a [u8]) -> Option<Self> {
+        match protocol.kind(datagram)? {
             Kind::Cookie => datagram.try_into().ok().map(Self),
             Kind::Initiation | Kind::Response | Kind::Data => None,
         }
@@ -237,9 +308,9 @@ impl<'a> CookieReply<'a> {
         part::<32, _, _>(self.0)
     }
 
-    pub(crate) fn emit(suite: &Suite, receiver: u32, nonce: &[u8; 24], sealed_cookie: &[u8; 32]) -> [u8; COOKIE] {
+    pub(crate) fn emit(protocol: Protocol, receiver: u32, nonce: &[u8; 24], sealed_cookie: &[u8; 32]) -> [u8; COOKIE] {
         let mut message = [0; COOKIE];
-        message[..4].copy_from_slice(&suite.types.cookie);
+        message[..4].copy_from_slice(&protocol.head(Kind::Cookie));
         message[4..8].copy_from_slice(&receiver.to_le_bytes());
         message[8..32].copy_from_slice(nonce);
         message[32..].copy_from_slice(sealed_cookie);
@@ -259,8 +330,8 @@ pub(crate) struct Sealed<'a> {
 
 impl<'a> Sealed<'a> {
     /// The view, if the datagram is an initiation or a response.
-    pub(crate) fn parse(datagram: &'a [u8]) -> Option<Self> {
-        match kind(datagram)? {
+    pub(crate) fn parse(protocol: Protocol, datagram: &'a [u8]) -> Option<Self> {
+        match protocol.kind(datagram)? {
             Kind::Initiation | Kind::Response => {}
             Kind::Cookie | Kind::Data => return None,
         }
@@ -287,93 +358,4 @@ fn u32_at(message: &[u8], at: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Every accessor of every view: none may panic, whatever the bytes.
-    fn read(datagram: &[u8]) -> Option<Kind> {
-        let kind = kind(datagram);
-        let views = (
-            Initiation::parse(datagram)
-                .map(|m| (m.sender(), *m.ephemeral(), *m.sealed_static(), *m.sealed_timestamp())),
-            Response::parse(datagram).map(|m| (m.sender(), m.receiver(), *m.ephemeral(), *m.sealed_empty())),
-            CookieReply::parse(datagram).map(|m| (m.receiver(), *m.nonce(), *m.sealed_cookie())),
-            parse_data(datagram),
-        );
-        let seen = [views.0.is_some(), views.1.is_some(), views.2.is_some(), views.3.is_some()];
-        assert_eq!(
-            seen.iter().filter(|seen| **seen).count(),
-            usize::from(kind.is_some()),
-            "one view at most, and only of its kind"
-        );
-        assert_eq!(Sealed::parse(datagram).is_some(), seen[0] || seen[1]);
-        assert_eq!(receiver(datagram).is_some(), seen[1] || seen[2] || seen[3]);
-        kind
-    }
-
-    fn samples() -> [(Kind, Vec<u8>); 4] {
-        [
-            (Kind::Initiation, Initiation::emit(&WIREGUARD, 0x0403_0201, &[5; 32], &[6; 48], &[7; 28]).to_vec()),
-            (Kind::Response, Response::emit(&WIREGUARD, 0x0403_0201, 0x0807_0605, &[5; 32], &[6; 16]).to_vec()),
-            (Kind::Cookie, CookieReply::emit(&WIREGUARD, 0x0403_0201, &[5; 24], &[6; 32]).to_vec()),
-            (Kind::Data, [&data_header(0x0403_0201, 0x0c0b_0a09_0807_0605)[..], &[0; 16]].concat()),
-        ]
-    }
-
-    #[test]
-    fn every_field_stands_where_the_paper_puts_it() {
-        let [initiation, response, cookie, data] = samples().map(|(_, bytes)| bytes);
-        assert_eq!(initiation[..8], [1, 0, 0, 0, 1, 2, 3, 4]);
-        assert!(
-            initiation[8..40] == [5; 32]
-                && initiation[40..88] == [6; 48]
-                && initiation[88..116] == [7; 28]
-                && initiation[116..] == [0; 32]
-        );
-        assert_eq!(response[..12], [2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-        assert!(response[12..44] == [5; 32] && response[44..60] == [6; 16] && response[60..] == [0; 32]);
-        assert_eq!(cookie[..8], [3, 0, 0, 0, 1, 2, 3, 4]);
-        assert!(cookie[8..32] == [5; 24] && cookie[32..] == [6; 32]);
-        assert_eq!(data[..16], [4, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-        assert_eq!(parse_data(&data), Some((0x0403_0201, 0x0c0b_0a09_0807_0605)));
-        assert_eq!(
-            (receiver(&response), receiver(&cookie), receiver(&data)),
-            (Some(0x0807_0605), Some(0x0403_0201), Some(0x0403_0201))
-        );
-    }
-
-    #[test]
-    fn no_other_length_and_no_reserved_bit_passes() {
-        for (kind, bytes) in samples() {
-            assert_eq!(read(&bytes), Some(kind));
-            for len in 0..bytes.len() {
-                assert_eq!(read(&bytes[..len]), None, "{kind:?} cut to {len} B");
-            }
-            let longer = [&bytes[..], &[0]].concat();
-            assert_eq!(read(&longer), if kind == Kind::Data { Some(kind) } else { None });
-            for bit in 8..32 {
-                let mut wrong = bytes.clone();
-                wrong[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(read(&wrong), None, "{kind:?} with reserved bit {bit}");
-            }
-        }
-    }
-
-    #[test]
-    fn padding_never_exceeds_the_limit_nor_cuts() {
-        assert_eq!([0, 1, 15, 16, 17, 1409].map(|inner| padded_len(inner, 1420)), [0, 16, 16, 16, 32, 1420]);
-        assert_eq!([1420, 1421, 9000].map(|inner| padded_len(inner, 1420)), [1420, 1421, 9000]);
-    }
-
-    proptest! {
-        #[test]
-        fn random_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
-            read(&bytes);
-            if bytes.len() >= 4 {
-                bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
-                read(&bytes);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, written out as in section 5.4 of the WireGuard paper ("WG").
+//! The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, written out as in section 5.4 of the WireGuard paper ("WG"), for sites and trunks.
 //!
 //! Both ends keep a transcript: a chaining key `C`, into which every shared secret is mixed, and a hash `H`, which absorbs every byte
 //! that was sent and authenticates it as additional data. The names in the recipes are the paper's:
@@ -13,42 +13,10 @@ use chacha20poly1305::aead::AeadInOut;
 use x25519_dalek::StaticSecret;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::aead::Cipher;
 use crate::message::{Initiation, Response};
+use crate::profile::{CONSTRUCTION, suite_cipher};
 use crate::tai64n::Tai64n;
-use crate::{HandshakeError, Identity, PublicKey};
-
-/// What one protocol of this shape differs in from another.
-pub(crate) struct Suite {
-    /// The Noise protocol's name, with which the transcript begins.
-    pub(crate) construction: &'static [u8],
-    /// Who uses it, and which version.
-    pub(crate) identifier: &'static [u8],
-    pub(crate) label_mac1: &'static [u8],
-    pub(crate) label_cookie: &'static [u8],
-    /// The first four bytes of each message.
-    pub(crate) types: Types,
-    /// What the sessions seal their packets with. The handshake itself is always sealed with ChaCha20-Poly1305.
-    pub(crate) transport: Cipher,
-}
-
-/// The first four bytes of each message of a [`Suite`].
-pub(crate) struct Types {
-    pub(crate) initiation: [u8; 4],
-    pub(crate) response: [u8; 4],
-    pub(crate) cookie: [u8; 4],
-    pub(crate) data: [u8; 4],
-}
-
-/// WireGuard, version 1. WG 5.4.
-pub(crate) static WIREGUARD: Suite = Suite {
-    construction: b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s",
-    identifier: b"WireGuard v1 zx2c4 Jason@zx2c4.com",
-    label_mac1: b"mac1----",
-    label_cookie: b"cookie--",
-    types: Types { initiation: [1, 0, 0, 0], response: [2, 0, 0, 0], cookie: [3, 0, 0, 0], data: [4, 0, 0, 0] },
-    transport: Cipher::ChaCha20Poly1305,
-};
+use crate::{HandshakeError, Identity, Profile, Protocol, PublicKey};
 
 /// 32 bytes that nobody else may know. Wiped when dropped.
 pub(crate) type Secret = Zeroizing<[u8; 32]>;
@@ -69,7 +37,7 @@ pub(crate) struct Initiator {
 ///
 /// `static_static` is `DH(S_i, S_r)`, which never changes and is worth keeping; `ephemeral` 32 fresh random bytes.
 pub(crate) fn initiate(
-    suite: &Suite,
+    profile: Profile,
     identity: &Identity,
     responder: &PublicKey,
     static_static: &Secret,
@@ -77,8 +45,8 @@ pub(crate) fn initiate(
     ephemeral: &Secret,
     sender: u32,
 ) -> Result<(Initiator, [u8; crate::message::INITIATION]), HandshakeError> {
-    // 1. C := Hash(construction);  H := Hash(Hash(C || identifier) || S_r)
-    let mut transcript = Transcript::new(suite, responder);
+    // 1. C := Hash(construction);  H := Hash(Hash(C || prologue) || S_r)
+    let mut transcript = Transcript::new(profile, responder);
 
     // 2. E_i := a fresh key pair;  C := Kdf1(C, E_i);  H := Hash(H || E_i)
     let ephemeral = StaticSecret::from(**ephemeral);
@@ -96,13 +64,14 @@ pub(crate) fn initiate(
     let mut sealed_timestamp = [0; 28];
     transcript.seal(&key, &timestamp.0, &mut sealed_timestamp);
 
-    let message = Initiation::emit(suite, sender, &ephemeral_public, &sealed_static, &sealed_timestamp);
+    let message = Initiation::emit(profile, sender, &ephemeral_public, &sealed_static, &sealed_timestamp);
     Ok((Initiator { transcript, ephemeral }, message))
 }
 
 /// An initiation whose sender has shown which static key is its own, though not yet that it holds the private half, nor that the
 /// message is new: both come with the time stamp, in [`crate::Peer::on_initiation`].
 pub struct OpenedInitiation {
+    profile: Profile,
     transcript: Transcript,
     ephemeral: [u8; 32],
     remote: PublicKey,
@@ -115,10 +84,24 @@ pub struct OpenedInitiation {
 /// One scalar multiplication: all that a stranger's initiation costs. MAC1, and MAC2 under load, have been checked before by
 /// [`crate::cookie::Checker`].
 pub fn open_initiation(identity: &Identity, datagram: &[u8]) -> Result<OpenedInitiation, HandshakeError> {
-    let message = Initiation::parse(datagram).ok_or(HandshakeError::Malformed)?;
+    let message = Initiation::parse(Protocol::WireGuard, datagram).ok_or(HandshakeError::Malformed)?;
+    open(identity, Profile::WireGuard, message)
+}
 
-    // 1. C := Hash(construction);  H := Hash(Hash(C || identifier) || S_r)
-    let mut transcript = Transcript::new(&WIREGUARD, identity.public());
+/// The same of a trunk, by the suite and for the lane that its head offers: which of them the peer is to have, [`crate::Peer`] says. A head
+/// that was changed on the way makes another transcript, under which nothing opens.
+///
+/// A suite that is unknown here is refused as [`HandshakeError::Suite`]. That says no more than MAC1 does: the sender, whoever it
+/// is, knows our public key. Who it is could be read only by the suite that is unknown.
+pub fn open_trunk_initiation(identity: &Identity, datagram: &[u8]) -> Result<OpenedInitiation, HandshakeError> {
+    let message = Initiation::parse(Protocol::Trunk, datagram).ok_or(HandshakeError::Malformed)?;
+    let cipher = suite_cipher(message.suite()).ok_or(HandshakeError::Suite { offered: message.suite() })?;
+    open(identity, Profile::Trunk { cipher, lane: message.lane() }, message)
+}
+
+fn open(identity: &Identity, profile: Profile, message: Initiation<'_>) -> Result<OpenedInitiation, HandshakeError> {
+    // 1. C := Hash(construction);  H := Hash(Hash(C || prologue) || S_r)
+    let mut transcript = Transcript::new(profile, identity.public());
 
     // 2. C := Kdf1(C, E_i);  H := Hash(H || E_i)
     transcript.mix(message.ephemeral());
@@ -130,6 +113,7 @@ pub fn open_initiation(identity: &Identity, datagram: &[u8]) -> Result<OpenedIni
     transcript.open(&key, message.sealed_static(), &mut remote)?;
 
     Ok(OpenedInitiation {
+        profile,
         transcript,
         ephemeral: *message.ephemeral(),
         remote: PublicKey(remote),
@@ -139,6 +123,11 @@ pub fn open_initiation(identity: &Identity, datagram: &[u8]) -> Result<OpenedIni
 }
 
 impl OpenedInitiation {
+    /// What the initiator offers. Like the key, it is only claimed until the time stamp has been opened.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// The static key that the initiator claims: by it the caller finds the peer.
     pub fn remote(&self) -> &PublicKey {
         &self.remote
@@ -161,7 +150,6 @@ impl OpenedInitiation {
     /// WG 5.4.3, second message, at the responder. `ephemeral` is 32 fresh random bytes.
     pub(crate) fn respond(
         mut self,
-        suite: &Suite,
         psk: &Secret,
         ephemeral: &Secret,
         sender: u32,
@@ -185,7 +173,10 @@ impl OpenedInitiation {
 
         // 8. (initiator's key, responder's key) := Kdf2(C, "")
         let (receive, send) = transcript.split();
-        Ok((Keys { send, receive }, Response::emit(suite, sender, self.sender, &ephemeral_public, &sealed_empty)))
+        Ok((
+            Keys { send, receive },
+            Response::emit(self.profile.protocol(), sender, self.sender, &ephemeral_public, &sealed_empty),
+        ))
     }
 }
 
@@ -225,9 +216,16 @@ struct Transcript {
 }
 
 impl Transcript {
-    fn new(suite: &Suite, responder: &PublicKey) -> Self {
-        let chain = hash(&[suite.construction]);
-        let mut transcript = Self { chain, hash: hash(&[&chain, suite.identifier]) };
+    /// The prologue is the identifier, and after it, in a trunk, the head of the initiation: so that the suite and the lane in it are
+    /// authentic, too.
+    fn new(profile: Profile, responder: &PublicKey) -> Self {
+        let chain = hash(&[CONSTRUCTION]);
+        let head = profile.head();
+        let bound: &[u8] = match profile.protocol() {
+            Protocol::WireGuard => &[],
+            Protocol::Trunk => &head,
+        };
+        let mut transcript = Self { chain, hash: hash(&[&chain, profile.identifier(), bound]) };
         transcript.absorb(&responder.0);
         transcript
     }

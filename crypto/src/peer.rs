@@ -19,13 +19,13 @@ use zeroize::Zeroizing;
 pub use traffic::Activity;
 
 use crate::constants::{
-    INITIATION_INTERVAL, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_JITTER_MAX,
-    REKEY_ON_RECEIVE_TIME, REKEY_TIMEOUT,
+    INITIATION_INTERVAL, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_JITTER_MAX, REKEY_ON_RECEIVE_TIME, REKEY_TIMEOUT,
 };
 use crate::cookie::Stamp;
 use crate::message::{CookieReply, Outgoing, Response};
-use crate::noise::{self, Initiator, Keys, OpenedInitiation, Secret, WIREGUARD};
-use crate::{HandshakeError, Identity, PublicKey, Role, Session, SystemTimeParts, Tai64n, Time};
+use crate::noise::{self, Initiator, Keys, OpenedInitiation, Secret};
+use crate::profile::suite;
+use crate::{HandshakeError, Identity, Profile, Protocol, PublicKey, Role, Session, SystemTimeParts, Tai64n, Time};
 use sessions::{Held, Sessions};
 use traffic::{News, Traffic};
 
@@ -80,6 +80,7 @@ pub enum Action {
 
 /// One peer. Everything secret in it is wiped when it is dropped.
 pub struct Peer {
+    profile: Profile,
     owner: u32,
     remote: PublicKey,
     /// The pre-shared key `Q`: zero if there is none.
@@ -98,6 +99,7 @@ pub struct Peer {
 
     pending: Option<Pending>,
     attempt: Option<Attempt>,
+    heard: Heard,
     sessions: Sessions,
     traffic: Traffic,
     handshake_at: Option<Time>,
@@ -118,8 +120,34 @@ struct Attempt {
     next: Time,
 }
 
+/// What came back while a session was tried for: all that can be known of why there is none, when it is given up.
+///
+/// A responder never says why it is silent: it would have to say so to anybody. Its operator can read it in its log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Heard {
+    /// Nothing at all.
+    Nothing,
+    /// A cookie for our initiation: made by who has the key that we know the peer by, or by who read the initiation on its way and knows
+    /// that key.
+    Cookie,
+    /// A response that does not verify, though it names our initiation. Who read that on its way could have made it up.
+    WrongResponse,
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing came back: it is unreachable, or one side has a wrong key of the other, or another cipher suite",
+            Self::Cookie => {
+                "it is there, but does not take our initiation: it has another key for us, or another cipher suite, or a later time stamp of ours"
+            }
+            Self::WrongResponse => "it answers, but the answer does not verify: another pre-shared key",
+        })
+    }
+}
+
 impl Peer {
-    /// A peer without a session.
+    /// A peer without a session, that speaks WireGuard.
     ///
     /// `owner` is the caller's own number for it, and is handed on to its sessions. `last_timestamp` is what [`Peer::last_timestamp`]
     /// was when the hub last ran, so that an old initiation is no more welcome after a restart than before. A `keepalive` of zero is none.
@@ -131,22 +159,39 @@ impl Peer {
         last_timestamp: Option<Tai64n>,
     ) -> Self {
         Self {
+            profile: Profile::WireGuard,
             owner,
             remote,
             psk: Zeroizing::new(psk.unwrap_or_default()),
             keepalive: keepalive.filter(|interval| !interval.is_zero()),
             static_static: None,
-            stamp: Stamp::new(&remote),
+            stamp: Stamp::new(Protocol::WireGuard, &remote),
             accepted: last_timestamp,
             accepted_at: None,
             stamped: None,
             initiated_at: None,
             pending: None,
             attempt: None,
+            heard: Heard::Nothing,
             sessions: Sessions::default(),
             traffic: Traffic::default(),
             handshake_at: None,
         }
+    }
+
+    /// The same, before it has said or heard anything, for what else it is to speak.
+    pub fn speaking(self, profile: Profile) -> Self {
+        Self { profile, stamp: Stamp::new(profile.protocol(), &self.remote), ..self }
+    }
+
+    /// What it speaks: of a trunk, with the suite that is configured.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// What has come back since a session was last wanted that there was not: for the log, at [`Action::GiveUp`].
+    pub fn heard(&self) -> Heard {
+        self.heard
     }
 
     /// The caller's number for this peer.
@@ -208,6 +253,9 @@ impl Peer {
     }
 
     /// The peer wants a session: WG 5.4.2 and 5.4.3, at the responder.
+    ///
+    /// [`HandshakeError::Suite`] is said only of an initiation that the peer made itself and that was not taken before: whoever logs it may
+    /// name the peer. Nothing of it is kept, and nothing answered.
     pub fn on_initiation(
         &mut self,
         identity: &Identity,
@@ -215,7 +263,7 @@ impl Peer {
         cx: &mut Context<'_>,
         out: &mut Vec<Action>,
     ) -> Result<(), HandshakeError> {
-        if *opened.remote() != self.remote {
+        if *opened.remote() != self.remote || opened.profile().lane() != self.profile.lane() {
             return Err(HandshakeError::Auth);
         }
 
@@ -224,6 +272,9 @@ impl Peer {
         let timestamp = opened.timestamp(&static_static)?;
         if self.accepted.is_some_and(|last| timestamp <= last) {
             return Err(HandshakeError::Replayed);
+        }
+        if opened.profile() != self.profile {
+            return Err(HandshakeError::Suite { offered: suite(opened.profile().cipher()) });
         }
         if self.accepted_at.is_some_and(|last| cx.now < last + INITIATION_INTERVAL) {
             return Err(HandshakeError::Rate);
@@ -235,7 +286,7 @@ impl Peer {
         // 2. The response, and with it the session.
         let index = (cx.indices)().ok_or(HandshakeError::NoIndex)?;
         let remote_index = opened.sender();
-        let (keys, mut message) = match opened.respond(&WIREGUARD, &self.psk, &random_secret(cx), index) {
+        let (keys, mut message) = match opened.respond(&self.psk, &random_secret(cx), index) {
             Ok(response) => response,
             Err(error) => {
                 out.push(Action::Retire { index });
@@ -266,9 +317,16 @@ impl Peer {
         out: &mut Vec<Action>,
     ) -> Result<(), HandshakeError> {
         // 1. It answers the initiation that is under way, and is authentic.
-        let response = Response::parse(datagram).ok_or(HandshakeError::Malformed)?;
+        let response = Response::parse(self.profile.protocol(), datagram).ok_or(HandshakeError::Malformed)?;
         let pending = self.pending.as_ref().filter(|pending| pending.index == response.receiver());
-        let keys = pending.ok_or(HandshakeError::Unsolicited)?.initiator.finish(identity, &self.psk, response)?;
+        let initiator = &pending.ok_or(HandshakeError::Unsolicited)?.initiator;
+        let keys = match initiator.finish(identity, &self.psk, response) {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.heard = self.heard.max(Heard::WrongResponse);
+                return Err(error);
+            }
+        };
         let Some(Pending { index, .. }) = self.pending.take() else { return Err(HandshakeError::Unsolicited) };
 
         // 2. The session is in use, the former one kept for what is on the way.
@@ -286,12 +344,14 @@ impl Peer {
 
     /// The peer is under load and wants our next handshake message to carry this cookie: WG 5.4.7 and 6.6.
     pub fn on_cookie(&mut self, datagram: &[u8], cx: &mut Context<'_>) -> Result<(), HandshakeError> {
-        let reply = CookieReply::parse(datagram).ok_or(HandshakeError::Malformed)?;
+        let reply = CookieReply::parse(self.profile.protocol(), datagram).ok_or(HandshakeError::Malformed)?;
         let ours = self.pending.as_ref().is_some_and(|pending| pending.index == reply.receiver());
         if !ours && !self.sessions.holds(reply.receiver()) {
             return Err(HandshakeError::Unsolicited);
         }
-        self.stamp.receive(reply, cx.now)
+        self.stamp.receive(reply, cx.now)?;
+        self.heard = self.heard.max(Heard::Cookie);
+        Ok(())
     }
 
     /// Authentic data has come under this session. Only the first under a session that we answered for has an effect.
@@ -363,7 +423,7 @@ impl Peer {
         let Some(current) = &mut self.sessions.current else { return false };
         let initiator = current.role == Role::Initiator;
         let sending = news.sent
-            && (activity.sealed > REKEY_AFTER_MESSAGES
+            && (activity.sealed > self.profile.rekey_after_messages()
                 || initiator && activity.any_sent >= current.born + REKEY_AFTER_TIME);
         let receiving = news.received
             && initiator
@@ -382,6 +442,7 @@ impl Peer {
         // Never two initiations within Rekey-Timeout, whatever happened between them.
         let next = self.initiated_at.map_or(cx.now, |last| cx.now.max(last + REKEY_TIMEOUT));
         self.attempt = Some(Attempt { since: cx.now, next });
+        self.heard = Heard::Nothing;
         if next == cx.now {
             self.initiate(identity, cx, out);
         }
@@ -405,7 +466,7 @@ impl Peer {
         let Ok(static_static) = self.static_static(identity) else { return self.give_up(out) };
         let Some(index) = (cx.indices)() else { return };
         let ephemeral = random_secret(cx);
-        let made = noise::initiate(&WIREGUARD, identity, &self.remote, &static_static, timestamp, &ephemeral, index);
+        let made = noise::initiate(self.profile, identity, &self.remote, &static_static, timestamp, &ephemeral, index);
         let Ok((initiator, mut message)) = made else {
             out.push(Action::Retire { index });
             return self.give_up(out);
@@ -449,7 +510,12 @@ impl Peer {
     }
 
     fn session(&self, index: u32, remote_index: u32, role: Role, keys: &Keys, born: Time) -> Session {
-        Session::new(self.owner, index, remote_index, role, &keys.send, &keys.receive, WIREGUARD.transport, born)
+        let cipher = self.profile.cipher();
+        let session = Session::new(self.owner, index, remote_index, role, &keys.send, &keys.receive, cipher, born);
+        match self.profile.protocol() {
+            Protocol::WireGuard => session,
+            Protocol::Trunk => session.of_trunk(),
+        }
     }
 
     fn static_static(&mut self, identity: &Identity) -> Result<Secret, HandshakeError> {
@@ -465,6 +531,7 @@ impl Peer {
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer")
+            .field("profile", &self.profile)
             .field("owner", &self.owner)
             .field("remote", &self.remote)
             .field("sessions", &self.sessions)

@@ -6,11 +6,13 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::Time;
 use crate::aead::{Cipher, Key};
-use crate::constants::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
+use crate::constants::REJECT_AFTER_TIME;
+use crate::message::DATA_HEADER;
 use crate::nonces::Nonces;
-use crate::replay::Window;
+use crate::profile::reject_after_messages;
+use crate::replay::{Reject, Window};
+use crate::{Protocol, Time};
 
 /// Which end of the handshake this hub was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +29,7 @@ pub struct Session {
     local_index: u32,
     remote_index: u32,
     role: Role,
+    protocol: Protocol,
     born: Time,
     seal_key: Key,
     open_key: Key,
@@ -39,7 +42,7 @@ pub struct Session {
 struct Line<T>(T);
 
 impl Session {
-    /// A session between `local_index`, by which the peer calls it, and `remote_index`, by which we do. The caller wipes its own copies
+    /// A session with a site, between `local_index`, by which the peer calls it, and `remote_index`, by which we do. The caller wipes its own copies
     /// of the keys.
     #[expect(
         clippy::too_many_arguments,
@@ -60,12 +63,18 @@ impl Session {
             local_index,
             remote_index,
             role,
+            protocol: Protocol::WireGuard,
             born,
             seal_key: Key::new(cipher, send),
             open_key: Key::new(cipher, receive),
-            nonces: Line(Nonces::new()),
+            nonces: Line(Nonces::up_to(reject_after_messages(cipher))),
             window: Line(Window::new()),
         }
+    }
+
+    /// The same session, of a trunk.
+    pub fn of_trunk(self) -> Self {
+        Self { protocol: Protocol::Trunk, ..self }
     }
 
     /// The caller's own number for the peer of this session.
@@ -86,6 +95,11 @@ impl Session {
     /// Which end of the handshake this hub was.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// What kind of messages it has.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// When the handshake gave the keys.
@@ -115,12 +129,27 @@ impl Session {
     /// The same session, of whose counters so many are left: for tests.
     #[doc(hidden)]
     pub fn used_up_but(self, left: u64) -> Self {
-        Self { nonces: Line(Nonces::starting_at(REJECT_AFTER_MESSAGES - left)), ..self }
+        let limit = self.nonces.0.limit();
+        Self { nonces: Line(Nonces::between(limit - left, limit)), ..self }
     }
 
     /// How many counters have been reserved.
     pub fn sent(&self) -> u64 {
         self.nonces.0.reserved()
+    }
+
+    /// The header of the data message with this counter.
+    pub fn data_header(&self, counter: u64) -> [u8; DATA_HEADER] {
+        self.protocol.data_header(self.remote_index, counter)
+    }
+
+    /// Whether a message with `counter` could still be accepted: as [`Window::look`], and below what the cipher may be used for. To be
+    /// asked of a trunk's session before a message is opened; what a site sends under ChaCha20-Poly1305, the window alone bounds.
+    pub fn look(&self, counter: u64) -> Result<(), Reject> {
+        if counter >= reject_after_messages(self.open_key.cipher()) {
+            return Err(Reject::Limit);
+        }
+        self.window().look(counter)
     }
 
     /// Which counters have been received.
@@ -180,6 +209,19 @@ mod tests {
         let session = session();
         assert_eq!(seal(session.seal_key()), seal(&Key::new(Cipher::ChaCha20Poly1305, &[0xa5; 32])));
         assert_eq!(seal(session.open_key()), seal(&Key::new(Cipher::ChaCha20Poly1305, &[0x5b; 32])));
+    }
+
+    #[test]
+    fn aes_seals_and_opens_2_to_the_29_messages() {
+        let aes = || Session::new(7, 1, 2, Role::Initiator, &[1; 32], &[2; 32], Cipher::Aes256Gcm, Time(0)).of_trunk();
+        let nearly = aes().used_up_but(3);
+        assert_eq!((nearly.reserve(64), nearly.reserve(1).is_empty()), ((1 << 29) - 3..1 << 29, true));
+        assert_eq!(aes().look((1 << 29) - 1), Ok(()));
+        assert_eq!(aes().look(1 << 29), Err(Reject::Limit));
+        assert_eq!(session().of_trunk().look(1 << 29), Ok(()));
+        assert_eq!(session().of_trunk().look(crate::replay::LIMIT), Err(Reject::Limit));
+        let seen = session();
+        assert_eq!((seen.window().accept(5), seen.look(5)), (Ok(()), Err(Reject::Replayed)));
     }
 
     #[test]

@@ -21,6 +21,16 @@ pub enum Cipher {
     Aes256Gcm,
 }
 
+/// As the operator writes it.
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+            Self::Aes256Gcm => "aes-256-gcm",
+        })
+    }
+}
+
 /// A key, expanded for use. It is overwritten with zeros when it is dropped, and moving it moves no key bytes.
 pub struct Key {
     cipher: Cipher,

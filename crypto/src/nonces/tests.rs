@@ -2,7 +2,7 @@ use super::*;
 
 /// All but `left` counters are used.
 fn nearly_used_up(left: u64) -> Nonces {
-    Nonces::starting_at(REJECT_AFTER_MESSAGES - left)
+    Nonces::between(REJECT_AFTER_MESSAGES - left, REJECT_AFTER_MESSAGES)
 }
 
 mod threads {
@@ -38,7 +38,7 @@ mod threads {
     #[test]
     fn no_counter_is_handed_out_twice_or_lost() {
         let demands = (1..=4).map(|thread| (0..100_000).map(|n| 1 + n * thread % 64).collect()).collect::<Vec<_>>();
-        let nonces = Nonces::new();
+        let nonces = Nonces::up_to(REJECT_AFTER_MESSAGES);
         let mut next = 0;
         for (first, end) in reserve_all(&nonces, &demands) {
             assert_eq!(first, next, "the next range begins where the last ended");
@@ -75,6 +75,21 @@ mod threads {
     }
 
     #[test]
+    fn a_lower_limit_holds_likewise() {
+        let nonces = Nonces::between((1 << 29) - 65, 1 << 29);
+        assert_eq!(nonces.reserve(64), (1 << 29) - 65..(1 << 29) - 1);
+        assert_eq!(nonces.reserve(64), (1 << 29) - 1..1 << 29);
+        assert!(nonces.reserve(1).is_empty());
+        assert_eq!(nonces.reserved(), 1 << 29);
+    }
+
+    #[test]
+    #[should_panic(expected = "a limit of")]
+    fn a_limit_that_could_be_passed_is_a_mistake() {
+        Nonces::up_to(REJECT_AFTER_MESSAGES + 1);
+    }
+
+    #[test]
     fn used_up_nonces_may_be_asked_for_ever() {
         let nonces = nearly_used_up(0);
         for _ in 0..100_000 {
@@ -86,6 +101,6 @@ mod threads {
     #[test]
     #[should_panic(expected = "65 counters at once")]
     fn more_than_a_batch_is_a_mistake() {
-        Nonces::new().reserve(65);
+        Nonces::up_to(REJECT_AFTER_MESSAGES).reserve(65);
     }
 }

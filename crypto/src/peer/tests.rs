@@ -5,6 +5,7 @@ mod handshakes;
 mod interop;
 mod simulation;
 mod timers;
+mod trunks;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -105,6 +106,17 @@ impl Node {
         }
     }
 
+    /// The same, before anything has happened, as a hub at the end of a trunk.
+    fn speaking(mut self, profile: Profile) -> Self {
+        self.checker = Checker::of(profile.protocol(), &self.identity);
+        self.peer = self.peer.speaking(profile);
+        self
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.peer.profile().protocol()
+    }
+
     /// Calls the peer, and carries out what it wants.
     fn call<T>(&mut self, call: impl FnOnce(&mut Peer, &Identity, &mut Context<'_>, &mut Vec<Action>) -> T) -> T {
         let mut out = Vec::new();
@@ -138,10 +150,12 @@ impl Node {
                     "reserved"
                 }
                 Action::Send(message) => {
-                    let sealed = message::Sealed::parse(&message).expect("a peer sends nothing but handshake messages");
+                    let protocol = self.protocol();
+                    let sealed = message::Sealed::parse(protocol, &message)
+                        .expect("a peer sends nothing but handshake messages");
                     assert!(self.published.contains(&sealed.sender), "no answer could reach us");
                     self.wire.push(message.to_vec());
-                    match message::kind(&message).unwrap() {
+                    match protocol.kind(&message).unwrap() {
                         Kind::Initiation => "initiation",
                         Kind::Response => "response",
                         Kind::Cookie | Kind::Data => unreachable!(),
@@ -221,11 +235,11 @@ impl Node {
         assert!(!session.expired(self.now), "{session:?} is used at {:?}", self.now);
         assert!(session.role() == Role::Initiator || self.confirmed.contains(&index), "a responder waits");
         let counter = session.reserve(1).next().unwrap();
-        let mut datagram = message::data_header(session.remote_index(), counter).to_vec();
-        datagram.extend_from_slice(packet);
-        datagram.extend_from_slice(&[0; TAG]);
-        let data = &mut datagram[message::DATA_HEADER..];
-        aead::single().seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad: &[], data }]);
+        let header = session.data_header(counter);
+        let mut data = [packet, &[0; TAG]].concat();
+        let aad = session.protocol().aad(&header);
+        aead::single().seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad, data: &mut data }]);
+        let datagram = [&header[..], &data].concat();
         self.activity.any_sent = self.now;
         self.activity.sealed = session.sent();
         if !packet.is_empty() {
@@ -238,7 +252,8 @@ impl Node {
 
     /// Takes a datagram; says what became of it.
     fn receive(&mut self, datagram: &[u8]) -> Result<Kind, HandshakeError> {
-        let kind = message::kind(datagram).ok_or(HandshakeError::Malformed)?;
+        let protocol = self.protocol();
+        let kind = protocol.kind(datagram).ok_or(HandshakeError::Malformed)?;
         match kind {
             Kind::Initiation | Kind::Response => {
                 let (now, rng) = (self.now, &mut self.rng);
@@ -252,7 +267,10 @@ impl Node {
                     }
                 }
                 if kind == Kind::Initiation {
-                    let opened = noise::open_initiation(&self.identity, datagram)?;
+                    let opened = match protocol {
+                        Protocol::WireGuard => noise::open_initiation(&self.identity, datagram)?,
+                        Protocol::Trunk => noise::open_trunk_initiation(&self.identity, datagram)?,
+                    };
                     self.call(|peer, identity, cx, out| peer.on_initiation(identity, opened, cx, out))?;
                 } else {
                     self.call(|peer, identity, cx, out| peer.on_response(identity, datagram, cx, out))?;
@@ -266,14 +284,16 @@ impl Node {
     }
 
     fn open(&mut self, datagram: &[u8]) -> Result<(), HandshakeError> {
-        let (index, counter) = message::parse_data(datagram).ok_or(HandshakeError::Malformed)?;
+        let (index, counter) = self.protocol().parse_data(datagram).ok_or(HandshakeError::Malformed)?;
         let session = self
             .sessions
             .get(&index)
             .filter(|session| !session.expired(self.now))
             .ok_or(HandshakeError::Unsolicited)?;
-        let mut data = datagram[message::DATA_HEADER..].to_vec();
-        let mut jobs = [OpenJob { key: session.open_key(), counter, aad: &[], data: &mut data, verified: false }];
+        session.look(counter).map_err(|_| HandshakeError::Replayed)?;
+        let (header, data) = datagram.split_first_chunk().ok_or(HandshakeError::Malformed)?;
+        let (aad, mut data) = (session.protocol().aad(header), data.to_vec());
+        let mut jobs = [OpenJob { key: session.open_key(), counter, aad, data: &mut data, verified: false }];
         aead::single().open_batch(&mut jobs);
         if !jobs[0].verified {
             return Err(HandshakeError::Auth);

@@ -173,7 +173,8 @@ fn refused(error: HandshakeError) -> DropReason {
     match error {
         HandshakeError::Malformed => DropReason::OuterNotWireguard,
         HandshakeError::Mac1 => DropReason::HandshakeMac1,
-        HandshakeError::Auth => DropReason::HandshakeAuth,
+        // Sites have one suite: this is a trunk's.
+        HandshakeError::Auth | HandshakeError::Suite { .. } => DropReason::HandshakeAuth,
         HandshakeError::Replayed => DropReason::HandshakeReplayed,
         HandshakeError::Rate => DropReason::HandshakeRate,
         HandshakeError::Unsolicited => DropReason::HandshakeUnsolicited,

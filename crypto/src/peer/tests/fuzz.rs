@@ -12,7 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use bolero::generator::produce;
 
 use super::*;
+use crate::aead::Cipher;
 use crate::cookie::Stamp;
+use crate::message::INITIATION;
 use mutate::{Change, Recipe, alter, corpus, mutate, seconds};
 
 /// How often each place was reached.
@@ -44,9 +46,10 @@ fn recorded() -> Vec<Vec<u8>> {
 
 /// MAC1 as anyone can make it who knows whom the message is for.
 fn stamped(mut message: Vec<u8>, receiver: &PublicKey) -> Vec<u8> {
-    if matches!(message::kind(&message), Some(Kind::Initiation | Kind::Response)) {
+    let Some(protocol) = Protocol::of(&message) else { return message };
+    if matches!(protocol.kind(&message), Some(Kind::Initiation | Kind::Response)) {
         let mac2 = message[message.len() - 16..].to_vec();
-        Stamp::new(receiver).seal(&mut message, START);
+        Stamp::new(protocol, receiver).seal(&mut message, START);
         let at = message.len() - 16;
         message[at..].copy_from_slice(&mac2);
     }
@@ -56,8 +59,9 @@ fn stamped(mut message: Vec<u8>, receiver: &PublicKey) -> Vec<u8> {
 /// Whether two messages differ in what the handshake authenticates. Indices and MACs stand outside of it: who knows for whom
 /// a message is can make MAC1, and with it any index, as the protocol has it.
 fn differ(one: &[u8], other: &[u8]) -> bool {
-    let authenticated = |message: &[u8]| match message::kind(message) {
-        Some(Kind::Initiation) => message[8..116].to_vec(),
+    let kind = |message: &[u8]| Protocol::of(message).and_then(|protocol| protocol.kind(message));
+    let authenticated = |message: &[u8]| match kind(message) {
+        Some(Kind::Initiation) => [&message[..4], &message[8..116]].concat(),
         Some(Kind::Response) => message[12..60].to_vec(),
         Some(Kind::Cookie | Kind::Data) | None => message.to_vec(),
     };
@@ -67,22 +71,59 @@ fn differ(one: &[u8], other: &[u8]) -> bool {
 #[test]
 fn what_was_recorded_and_then_changed() {
     static REACHED: Reached = Reached::new();
+    record_and_change(Profile::WireGuard, recorded(), &REACHED);
+    REACHED.all(&["Malformed", "Mac1", "Auth", "Unsolicited", "cookie", "past MAC1"]);
+}
+
+/// What two hubs say to each other, in each suite and in two lanes, and what sites say.
+fn said_by_hubs() -> Vec<Vec<u8>> {
+    let mut said = recorded();
+    for profile in TRUNKS {
+        let (ours, theirs) = (Identity::new([0x52; 32]), Identity::new([0x51; 32]));
+        let mut a = Node::new(0x51, *ours.public(), None, 5).speaking(profile);
+        let mut b = Node::new(0x52, *theirs.public(), None, 6).speaking(profile);
+        b.under_load = true;
+        a.want();
+        b.receive(&a.wire[0]).unwrap();
+        said.append(&mut b.wire);
+        b.under_load = false;
+        said.push(a.sent());
+        b.receive(said.last().unwrap()).unwrap();
+        said.push(b.sent());
+        a.receive(said.last().unwrap()).unwrap();
+        said.push(a.sent());
+    }
+    said
+}
+
+#[test]
+fn what_hubs_said_and_then_changed() {
+    static REACHED: Reached = Reached::new();
+    record_and_change(TRUNKS[1], said_by_hubs(), &REACHED);
+    REACHED.all(&["Malformed", "Mac1", "Auth", "Unsolicited", "Suite", "cookie", "past MAC1"]);
+}
+
+const TRUNKS: [Profile; 2] = [
+    Profile::Trunk { cipher: Cipher::ChaCha20Poly1305, lane: 0 },
+    Profile::Trunk { cipher: Cipher::Aes256Gcm, lane: 2 },
+];
+
+fn record_and_change(profile: Profile, corpus: Vec<Vec<u8>>, reached: &'static Reached) {
     let (theirs, ours) = (Identity::new([0x51; 32]), Identity::new([0x52; 32]));
-    let corpus = recorded();
     let hear = |datagram: &[u8], source: SocketAddr, under_load: bool| -> Result<&'static str, HandshakeError> {
-        let mut node = Node::new(0x52, *theirs.public(), None, 3);
+        let mut node = Node::new(0x52, *theirs.public(), None, 3).speaking(profile);
         node.under_load = under_load;
-        let _ = message::receiver(datagram);
+        let _ = profile.protocol().receiver(datagram);
         let now = node.now;
         let verdict = node.checker.check(datagram, source, under_load, now, &mut |bytes| bytes.fill(7))?;
         if matches!(verdict, Verdict::Answer(_)) {
             return Ok("cookie");
         }
-        REACHED.count("past MAC1");
+        reached.count("past MAC1");
         node.receive(datagram).map(|kind| if kind == Kind::Initiation { "accepted" } else { "heard" })
     };
     let source: SocketAddr = SOURCE.parse().unwrap();
-    for message in corpus.iter().filter(|message| message::kind(message) == Some(Kind::Initiation)) {
+    for message in corpus.iter().filter(|message| message[..4] == profile.head() && message.len() == INITIATION) {
         assert_eq!(hear(message, source, false), Ok("accepted"));
         assert_eq!(hear(message, source, true), Ok("cookie"));
     }
@@ -97,11 +138,11 @@ fn what_was_recorded_and_then_changed() {
         let is_new = corpus.iter().all(|message| differ(message, &changed));
         match hear(&changed, source, *under_load) {
             Ok("accepted") => assert!(!is_new, "a changed initiation was accepted"),
-            Ok(other) => REACHED.count(other),
-            Err(error) => REACHED.count(format!("{error:?}")),
+            Ok(other) => reached.count(other),
+            Err(HandshakeError::Suite { .. }) => reached.count("Suite"),
+            Err(error) => reached.count(format!("{error:?}")),
         }
     });
-    REACHED.all(&["Malformed", "Mac1", "Auth", "Unsolicited", "cookie", "past MAC1"]);
 }
 
 /// One thing that happens: what, to whom, to which message or for how long, and a change.
@@ -115,9 +156,9 @@ struct Path {
 }
 
 impl Path {
-    fn new() -> Self {
+    fn new(profile: Profile) -> Self {
         let (a, b) = pair(Some([3; 32]));
-        Self { nodes: [a, b], said: Vec::new(), delivered: 0 }
+        Self { nodes: [a.speaking(profile), b.speaking(profile)], said: Vec::new(), delivered: 0 }
     }
 
     fn step(&mut self, (what, second, which, change): &Step, reached: &Reached) {
@@ -184,6 +225,7 @@ impl Path {
                 assert!(!changed, "a changed {kind:?} was accepted");
                 reached.count(format!("{kind:?}"));
             }
+            Err(HandshakeError::Suite { .. }) => reached.count("Suite"),
             Err(error) => reached.count(format!("{error:?}")),
         }
         node.poll();
@@ -193,8 +235,9 @@ impl Path {
     fn restart(&mut self, who: usize) {
         let node = &mut self.nodes[who];
         let (remote, kept) = (*node.peer.remote(), node.peer.last_timestamp());
+        let anew = Peer::new(7, remote, Some([3; 32]), None, kept).speaking(node.peer.profile());
         let mut out = Vec::new();
-        std::mem::replace(&mut node.peer, Peer::new(7, remote, Some([3; 32]), None, kept)).erase(&mut out);
+        std::mem::replace(&mut node.peer, anew).erase(&mut out);
         node.carry_out(out);
         (node.activity, node.gave_up) = (Activity::default(), false);
         node.poll();
@@ -204,13 +247,23 @@ impl Path {
 #[test]
 fn two_peers_on_a_hostile_path() {
     static REACHED: Reached = Reached::new();
+    hostile_path(Profile::WireGuard, &REACHED);
+}
+
+#[test]
+fn two_hubs_on_a_hostile_path() {
+    static REACHED: Reached = Reached::new();
+    hostile_path(TRUNKS[1], &REACHED);
+}
+
+fn hostile_path(profile: Profile, reached: &'static Reached) {
     let steps = produce::<Vec<Step>>().with().len(1usize..120);
     bolero::check!().with_test_time(seconds()).with_generator(steps).for_each(|steps| {
-        let mut path = Path::new();
-        steps.iter().for_each(|step| path.step(step, &REACHED));
+        let mut path = Path::new(profile);
+        steps.iter().for_each(|step| path.step(step, reached));
         path.nodes.into_iter().for_each(Node::erase);
     });
-    REACHED.all(&[
+    reached.all(&[
         "established",
         "answered",
         "use",

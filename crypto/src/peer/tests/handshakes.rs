@@ -138,7 +138,8 @@ fn a_new_ephemeral_key_and_a_new_index_for_each_initiation() {
     a.want();
     a.run_until(seconds(60.0));
     let initiations = std::mem::take(&mut a.wire);
-    let views: Vec<_> = initiations.iter().map(|message| message::Initiation::parse(message).unwrap()).collect();
+    let views: Vec<_> =
+        initiations.iter().map(|message| message::Initiation::parse(Protocol::WireGuard, message).unwrap()).collect();
     assert!(views.len() > 10);
     assert_eq!(views.iter().map(message::Initiation::sender).collect::<HashSet<_>>().len(), views.len());
     assert_eq!(views.iter().map(|view| view.ephemeral()).collect::<HashSet<_>>().len(), views.len());
