@@ -8,6 +8,8 @@ packages=(
   strace systemd valgrind
   # labs: namespaces, sites, measurements
   iproute2 wireguard-tools wireguard-go iperf3 iputils-ping procps util-linux ethtool
+  # trunks are tested with a second implementation, in a Python environment of its own
+  python3 python3-venv
   # monitoring is tested with the real one, started by the test; as a service it is not needed
   prometheus
 )
