@@ -232,8 +232,17 @@ fn render(
         lines.add(format!("ListenPort = {}", endpoint.port()));
     }
     let mtu = request.path_mtu - OVERHEAD;
-    lines.add(format!("# {} of the path, less {OVERHEAD} that WireGuard over IPv6 needs", request.path_mtu));
-    lines.add(format!("MTU = {mtu}"));
+    match site.mtu.map(NonZeroU16::get).filter(|configured| *configured < mtu) {
+        // The hub sends it nothing longer: what it sends itself goes the same way.
+        Some(configured) => {
+            lines.add("# As the hub has it configured for this site");
+            lines.add(format!("MTU = {configured}"));
+        }
+        None => {
+            lines.add(format!("# {} of the path, less {OVERHEAD} that WireGuard over IPv6 needs", request.path_mtu));
+            lines.add(format!("MTU = {mtu}"));
+        }
+    }
     lines.add("");
     lines.add("[Peer]");
     lines.add(format!("PublicKey = {}", desired.hub.public_key));

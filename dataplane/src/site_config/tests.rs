@@ -148,6 +148,20 @@ fn a_site_without_address_or_keepalive_is_told_what_is_right() {
     read_by_wg(&made.text);
 }
 
+/// What the hub does not send to a site because its path is narrow, the site's own packets must not be either.
+#[test]
+fn a_site_with_an_mtu_gets_it_unless_the_path_is_narrower() {
+    let hub = Hub::new(&whole().replace("keepalive_s = 10", "keepalive_s = 10\nmtu = 1300"));
+    let mtu_of = |site: &str, path_mtu: u16| {
+        let made = hub.make("1001", site, |request| request.path_mtu = path_mtu).unwrap();
+        made.text.lines().find_map(|line| line.strip_prefix("MTU = ")).unwrap().to_owned()
+    };
+    assert_eq!(mtu_of("osaka", ETHERNET_MTU), "1300");
+    assert_eq!(mtu_of("osaka", 1380), "1300");
+    assert_eq!(mtu_of("osaka", 1379), "1299");
+    assert_eq!(mtu_of("kobe", ETHERNET_MTU), "1420", "another site's");
+}
+
 #[test]
 fn a_new_key_is_in_the_file_and_its_public_half_in_the_notes() {
     let hub = Hub::new(HUB); // one site has no key yet
