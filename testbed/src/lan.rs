@@ -44,6 +44,9 @@ impl Lan {
     /// A switch, and at it the hub's new interface `port`.
     pub fn new(lab: &mut Lab, name: &str, hub: &Namespace, port: &str) -> Result<Self> {
         let switch = lab.namespace(name)?;
+        // A switch has nothing to say itself.
+        switch.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+        switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         switch.ip("link add br0 type bridge mcast_snooping 0")?;
         switch.ip("link set br0 mtu 1504 up")?;
         lab.wire((hub, port), (&switch, "p0"), 1)?;

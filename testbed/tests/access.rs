@@ -159,6 +159,103 @@ fn two_tags_lead_to_a_tenant_and_a_host_behind_a_host_is_reached() -> Result<()>
     })
 }
 
+/// A host that never answers ARP is reached because its MAC address is configured, and nobody else can claim to be it.
+#[test]
+fn a_configured_neighbour_is_not_asked_and_not_replaced() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::new(lab)?;
+        let mut sites = vec![Site::new(lab, &mut world, Plan::new(1001, "a", 1))?];
+        let mut lan = Lan::new(lab, "lan", &world.hub, "a0")?;
+        let server = lan.server(lab, &[(CUSTOMER, 100)], &SERVER, &GATEWAYS)?;
+        let attacker = lan.server(lab, &[], &[], &[])?;
+        let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
+        let (of_server, of_hub) = (mac(server.namespace.mac("eth0")?), mac(world.hub.mac("a0")?));
+        server.namespace.ip("link set eth0 arp off")?;
+        for gateway in GATEWAYS {
+            server.namespace.ip(&format!("neigh replace {gateway} lladdr {of_hub} dev eth0 nud permanent"))?;
+        }
+        let (tenant, mut lines) = end(1001, "port = \"a0\"\nvlan = 100");
+        for address in ["10.9.2.1", "fd00:9:2::1"] {
+            lines += &format!("\n[[tenant.access.neighbour]]\naddress = \"{address}\"\nmac = \"{of_server}\"");
+        }
+        let settings = Settings { access_ports: vec!["a0"], access: vec![(tenant, lines)], ..Settings::default() };
+        let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        let before = hub.status()?;
+        for address in ["10.9.2.1", "fd00:9:2::1"] {
+            must_ping(sites[0].namespace(), address, &hub)?;
+            ensure!(neighbour(&before, address)?["state"] == "static", "{before:?}");
+        }
+        let wire = attacker.tap()?;
+        let mut claim = [world.hub.mac("a0")?, THIEF].concat();
+        claim.extend([0x81, 0, 0, 100, 0x08, 0x06]);
+        claim.extend(arp(true, "10.9.2.1", "10.9.2.254"));
+        wire.send(&claim)?;
+        hub.must_have_dropped_at_least(&before, "neighbour_conflict", 1)?;
+        must_ping(sites[0].namespace(), "10.9.2.1", &hub)?;
+        ensure!(neighbour(&hub.status()?, "10.9.2.1")?["mac"] == *of_server);
+        hub.balance()?;
+        Ok(())
+    })
+}
+
+/// What a tenant was sold is one bucket for its sites and for its servers.
+#[test]
+fn hosts_of_a_vlan_and_sites_share_their_tenants_rate() -> Result<()> {
+    const BURST: u64 = 20_000;
+    const BYTES_PER_S: f64 = 8_000.0;
+    const EACH: u64 = 100;
+    const LEN: u64 = 1_028;
+    lab::test(|lab| {
+        let mut world = World::new(lab)?;
+        let mut sites = vec![Site::new(lab, &mut world, Plan::new(1001, "a", 1))?];
+        let mut lan = Lan::new(lab, "lan", &world.hub, "a0")?;
+        let server = lan.server(lab, &[(CUSTOMER, 100)], &SERVER, &GATEWAYS)?;
+        let settings = Settings {
+            access_ports: vec!["a0"],
+            access: vec![end(1001, "port = \"a0\"\nvlan = 100")],
+            contracts: vec![(1001, "rate = { up = \"64 kbit/s\" }\nburst = { up = \"20 kB\" }")],
+            ..Settings::default()
+        };
+        let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        must_ping(sites[0].namespace(), "10.9.2.1", &hub)?;
+        let before = hub.balance()?;
+        let passed = |status: &Status, field: &str| -> Result<u64> {
+            let tenant = &status.0["tenants"][0];
+            let of = |end: &serde_json::Value| end[field].as_u64().context("a number");
+            Ok(of(&tenant["sites"][0])? + of(&tenant["access"][0])?)
+        };
+        // Somebody listens, so that no host has anything to say of it.
+        let listen = |at: &Namespace| at.inside(|| std::net::UdpSocket::bind("0.0.0.0:9"));
+        let _sinks = [listen(&server.namespace)??, listen(sites[0].namespace())??];
+        let start = std::time::Instant::now();
+        for (from, to) in [(&server.namespace, IpAddr::V4(sites[0].v4())), (sites[0].namespace(), "10.9.2.1".parse()?)]
+        {
+            from.inside(|| -> Result<()> {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+                (0..EACH).try_for_each(|_| Ok(socket.send_to(&[0; LEN as usize - 28], (to, 9)).map(drop)?))
+            })??;
+        }
+        let mut last = None;
+        until("all is passed or dropped", || {
+            let status = hub.status()?;
+            let dropped = status.drops_since(&before).get("rate_tenant_up").copied().unwrap_or(0);
+            let gone = passed(&status, "tx_packets")? - passed(&before, "tx_packets")? + dropped;
+            last = Some((status, dropped));
+            Ok((gone >= 2 * EACH).then_some(()))
+        })?;
+        let took = start.elapsed();
+        let (status, dropped) = last.context("it was asked")?;
+        let bytes = passed(&status, "tx_bytes")? - passed(&before, "tx_bytes")?;
+        // Whoever comes first has the burst: the other has what comes back meanwhile.
+        let most = BURST as f64 + took.as_secs_f64() * BYTES_PER_S;
+        ensure!(
+            bytes as f64 <= most && bytes >= BURST - 2 * LEN,
+            "{bytes} of {most} passed in {took:?}, {dropped} dropped"
+        );
+        Ok(())
+    })
+}
+
 #[test]
 fn what_leaves_the_hub_has_whole_checksums() -> Result<()> {
     lab::test(|lab| {
@@ -432,7 +529,12 @@ fn the_gateway_defends_its_address_and_tells_a_host_that_wants_it() -> Result<()
         // A host that looks whether the address is free (RFC 5227).
         let probe = siege.frame_to([0xff; 6], &[100], 0x0806, &arp(false, "0.0.0.0", "10.9.2.254"));
         siege.wire.send(&probe)?;
-        siege.wire.wait_for("answer to the probe", of_gateway)?;
+        // Told to it alone, in a frame that is not too short: its tag is taken off.
+        siege.wire.wait_for("answer to the probe", |seen| {
+            let arp = seen.bytes.get(14..).and_then(|message| wire::arp::Arp::parse(message).ok());
+            let answers = arp.is_some_and(|arp| arp.operation == wire::arp::Operation::Reply);
+            of_gateway(seen) && answers && seen.bytes[..6] == THIEF && seen.bytes.len() >= 56
+        })?;
         // And one of IPv6, as a kernel does it (RFC 4862, 5.4).
         let server = &siege.servers[0].namespace;
         server.sysctl("net.ipv6.conf.eth0.accept_dad", "1")?;
