@@ -201,8 +201,11 @@ impl Journey {
     /// The last stages, also for packets that begin or go on here: around each comes what its end needs.
     pub fn go_on(&mut self, batch: &mut Batch, now: Time) {
         self.deliver(batch, now); // towards a host: access.rs
-        self.seal(batch, now);
+        let too_long = self.seal(batch, now);
         self.address(batch, now);
+        if too_long {
+            self.cut_outside(batch); // what must pass all the same: fit.rs
+        }
     }
 
     /// 1. Outer headers, kind of message, session, and a first look at the replay window.
@@ -405,7 +408,7 @@ impl Journey {
                 fit::clamp(packet, from, to);
             }
             let Some(mtu) = to.payload_max() else { continue };
-            if packet.inner_len > mtu && !self.fragment(packet, mtu) {
+            if packet.inner_len > mtu && !self.fragment(packet, mtu) && !self.must_pass(packet) {
                 // Quoted as it arrived, less one hop that the quote may show as well as not (RFC 1812, 4.3.2.3).
                 self.answer(packet, DropReason::TooLarge, Answer::TooBig { mtu }, now);
             }
@@ -437,8 +440,10 @@ impl Journey {
         packet.verdict = Verdict::Forward;
     }
 
-    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place.
-    fn seal(&mut self, batch: &mut Batch, now: Time) {
+    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place. `true` if some are longer then than what
+    /// the way takes.
+    fn seal(&mut self, batch: &mut Batch, now: Time) -> bool {
+        let mut too_long = false;
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
             let path = match &site.way.out {
@@ -450,7 +455,8 @@ impl Journey {
             };
             let sealed = message::padded_len(packet.inner_len as usize, path.payload_max as usize) + TAG;
             // Padding may make a packet longer than it came: one from beyond the port's MTU could leave its chunk.
-            if packet.inner_len > path.payload_max || sealed > packet.frame.len() + packet.frame.tailroom() {
+            let longer = packet.inner_len > path.payload_max;
+            if (longer && !self.must_pass(packet)) || sealed > packet.frame.len() + packet.frame.tailroom() {
                 packet.drop(DropReason::TooLarge);
                 continue;
             }
@@ -458,6 +464,7 @@ impl Journey {
                 packet.verdict = Verdict::Stage;
                 continue;
             }
+            too_long |= longer;
             packet.frame.resize(sealed);
         }
         let (mut jobs, mut used_up) = (ArrayVec::<SealJob<'_>, BATCH>::new(), false);
@@ -486,6 +493,7 @@ impl Journey {
             let left_out = batch.iter().filter(|packet| packet.verdict == Verdict::Drop(DropReason::NonceLimit));
             left_out.for_each(|packet| self.want(packet.to));
         }
+        too_long
     }
 
     /// 8. Outer headers, by the template of the path.

@@ -163,3 +163,98 @@ fn classes_are_shown_outside_as_the_tenant_wants() {
     assert_eq!(seen(Dscp::Copy), (46, 2));
     assert_eq!(seen(Dscp::Fixed(10)), (10, 2));
 }
+
+/// The datagram that two fragments of an outer packet make, in a frame as if it had never been cut.
+fn put_together(frames: &[Vec<u8>], mtu: usize) -> Vec<u8> {
+    let v4 = frames[0][14] >> 4 == 4;
+    let mut parts: Vec<(usize, bool, &[u8], &[u8])> = Vec::new();
+    for frame in frames {
+        let ip = &frame[14..];
+        assert!(ip.len() <= mtu, "{} bytes", ip.len());
+        if v4 {
+            let (header, payload) = Ipv4Header::from_slice(ip).unwrap();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!(usize::from(header.total_len), ip.len());
+            parts.push((header.fragment_offset.value().into(), header.more_fragments, &ip[..20], payload));
+        } else {
+            let (header, rest) = etherparse::Ipv6Header::from_slice(ip).unwrap();
+            assert_eq!((usize::from(header.payload_length), header.next_header.0), (rest.len(), 44));
+            let (header, payload) = etherparse::Ipv6FragmentHeader::from_slice(rest).unwrap();
+            assert_eq!(header.next_header.0, 17);
+            parts.push((header.fragment_offset.value().into(), header.more_fragments, &ip[..40], payload));
+        }
+    }
+    parts.sort_by_key(|(offset, ..)| *offset);
+    let mut payload = Vec::new();
+    for (n, (offset, more, _, bytes)) in parts.iter().enumerate() {
+        assert_eq!((offset * 8, *more), (payload.len(), n + 1 < parts.len()));
+        payload.extend_from_slice(bytes);
+    }
+    let mut whole = [&frames[0][..14], parts[0].2].concat();
+    if v4 {
+        whole[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+        whole[20..22].fill(0);
+        whole[24..26].fill(0);
+        let sum = wire::checksum::Sum::ZERO.bytes(&whole[14..34]).finish();
+        whole[24..26].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        whole[18..20].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+        whole[20] = 17;
+    }
+    whole.extend(payload);
+    whole
+}
+
+/// IPv6 takes 1,280 bytes for granted: on a way that has less room they go in two outer packets.
+#[test]
+fn what_ipv6_takes_for_granted_passes_a_narrow_way_cut_outside() {
+    for outside_v6 in [false, true] {
+        let overhead: usize = if outside_v6 { 80 } else { 60 };
+        let mut hub = hub(1280 - overhead as u16);
+        if outside_v6 {
+            let path = wire::Path {
+                source_mac: [2, 0, 0, 0, 0, 1],
+                destination_mac: [2, 0, 0, 0, 0, 2],
+                source: "[2001:db8::1]:51820".parse().unwrap(),
+                destination: "[2001:db8::2]:51821".parse().unwrap(),
+                udp_checksum: false,
+            };
+            let out = hub.journey.sites.at_mut(SiteSlot(1)).way.out.as_mut().unwrap();
+            out.template = wire::Template::new(&path).unwrap();
+        }
+        for (len, frames) in [(1280 - overhead, 1), (1280 - overhead + 1, 2), (1280, 2)] {
+            let packet = ipv6("fd00:9:1::1", "fd00:9:2::1", 9, len);
+            let before = hub.journey.rows.turns.generated.read();
+            let left = hub.pass(&[hub.seal_to(0, &packet, len)]);
+            assert_eq!(left.len(), frames, "{len} bytes");
+            assert_eq!(hub.journey.rows.turns.generated.read() - before, frames as u64 - 1);
+            let whole = if frames == 1 { left[0].clone() } else { put_together(&left, 1280) };
+            let outer = Outer::parse(&whole).unwrap();
+            let session = &hub.far[1].session;
+            let mut datagram = whole[outer.payload].to_vec();
+            let (_, counter) = crypto::message::parse_data(&datagram).unwrap();
+            let data = &mut datagram[crypto::message::DATA_HEADER..];
+            let mut job = [crypto::aead::OpenJob { key: session.open_key(), counter, aad: &[], data, verified: false }];
+            hub.aead.open_batch(&mut job);
+            assert!(job[0].verified);
+            let inner = &datagram[crypto::message::DATA_HEADER..][..len];
+            assert_eq!((inner[7], &inner[8..]), (8, &packet[8..]));
+        }
+        assert_eq!(hub.drops(), []);
+        assert_eq!(hub.census().0, hub.census().1);
+        // What is longer can be told so, and IPv4 is cut inside.
+        let frame = hub.seal_to(0, &ipv6("fd00:9:1::1", "fd00:9:2::1", 9, 1281), 1281);
+        assert_eq!(hub.pass(&[frame]).len(), 1);
+        assert_eq!(hub.drops(), [(DropReason::TooLarge, 1)]);
+        let frame = hub.seal_to(0, &ipv4([10, 9, 1, 1], [10, 9, 2, 1], 9, 1280), 1280);
+        assert_eq!(hub.pass(&[frame]).len(), 1);
+        assert_eq!(hub.drops(), [(DropReason::TooLarge, 2)]);
+        // Without a chunk for the second half, neither goes.
+        let frame = hub.seal_to(0, &ipv6("fd00:9:1::1", "fd00:9:2::1", 9, 1280), 1280);
+        let held: Vec<_> = hub.journey.pool.drain(1..).collect();
+        assert_eq!(hub.pass(&[frame]).len(), 0);
+        hub.journey.pool.extend(held);
+        assert!(hub.drops().contains(&(DropReason::NoChunk, 1)), "{:?}", hub.drops());
+        assert_eq!(hub.census().0, hub.census().1);
+    }
+}

@@ -1,6 +1,7 @@
-//! How a router cuts an IPv4 packet that does not fit (RFC 791, 3.2; RFC 1812, 4.2.2.7).
+//! How a router cuts an IPv4 packet that does not fit (RFC 791, 3.2; RFC 1812, 4.2.2.7), and who sends an IPv6 packet his own (RFC 8200,
+//! 4.5).
 
-use crate::{checksum::Sum, ipv4};
+use crate::{checksum::Sum, ipv4, ipv6};
 
 /// Fragments that one packet is cut into at the most: a path so narrow that more were needed is none.
 pub const FRAGMENTS_MAX: usize = 16;
@@ -90,6 +91,81 @@ impl Cuts {
         header[10..12].fill(0);
         let sum = Sum::ZERO.bytes(header).finish();
         header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// Where an IPv6 packet without extension headers is cut by who sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct CutsV6 {
+    protocol: u8,
+    payload_len: usize,
+    /// Payload of each fragment but the last.
+    step: usize,
+    id: u32,
+}
+
+impl CutsV6 {
+    /// Bytes by which the first fragment's headers are longer than the packet's.
+    pub const GROWTH: usize = ipv6::FRAGMENT_HEADER;
+    const HEADERS: usize = ipv6::HEADER + ipv6::FRAGMENT_HEADER;
+
+    /// For fragments of `mtu` bytes, known by `id` as those of one packet. `None` if it is not IPv6, fits, or would become too many.
+    pub fn new(packet: &[u8], mtu: u16, id: u32) -> Option<Self> {
+        let ip = ipv6::View::parse(packet).ok()?;
+        let step = (mtu as usize).checked_sub(Self::HEADERS)? & !7;
+        let (protocol, payload_len) = (ip.next_header(), ip.payload().len());
+        let this = Self { protocol, payload_len, step, id };
+        (ip.total_len() > mtu as usize && step > 0 && this.count() <= FRAGMENTS_MAX).then_some(this)
+    }
+
+    /// Fragments in all, two at the least.
+    pub fn count(&self) -> usize {
+        self.payload_len.div_ceil(self.step)
+    }
+
+    /// Bytes of a fragment, its headers included: 0 is the first.
+    pub fn len(&self, n: usize) -> usize {
+        let (begin, end) = self.payload(n);
+        Self::HEADERS + end - begin
+    }
+
+    fn payload(&self, n: usize) -> (usize, usize) {
+        let begin = (n * self.step).min(self.payload_len);
+        (begin, (begin + self.step).min(self.payload_len))
+    }
+
+    /// Writes a fragment after the first one into `out`, which has [`len`](Self::len) bytes, from the packet that is still whole.
+    pub fn write(&self, packet: &[u8], n: usize, out: &mut [u8]) {
+        let (begin, end) = self.payload(n);
+        let Some((headers, payload)) = out.split_at_mut_checked(Self::HEADERS) else { return };
+        let bytes = packet.get(ipv6::HEADER + begin..ipv6::HEADER + end);
+        if let (Some(fixed), Some(bytes)) = (packet.get(..ipv6::HEADER), bytes)
+            && payload.len() == bytes.len()
+        {
+            headers[..ipv6::HEADER].copy_from_slice(fixed);
+            payload.copy_from_slice(bytes);
+            self.finish(headers, n);
+        }
+    }
+
+    /// Turns the packet into its first fragment, once the others are written: in front of it are [`GROWTH`](Self::GROWTH) bytes of room
+    /// that belong to `packet`, and it ends at [`len`](Self::len).
+    pub fn shorten(&self, packet: &mut [u8]) {
+        if let Some(headers) = packet.get_mut(..Self::HEADERS) {
+            headers.copy_within(Self::GROWTH.., 0);
+            self.finish(headers, 0);
+        }
+    }
+
+    fn finish(&self, headers: &mut [u8], n: usize) {
+        let (begin, end) = self.payload(n);
+        let more = u16::from(end < self.payload_len);
+        let payload_len = (ipv6::FRAGMENT_HEADER + end - begin) as u16;
+        headers[4..6].copy_from_slice(&payload_len.to_be_bytes());
+        headers[6] = ipv6::FRAGMENT;
+        let [o, f] = (begin as u16 | more).to_be_bytes();
+        let [a, b, c, d] = self.id.to_be_bytes();
+        headers[ipv6::HEADER..].copy_from_slice(&[self.protocol, 0, o, f, a, b, c, d]);
     }
 }
 

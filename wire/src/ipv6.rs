@@ -6,6 +6,8 @@ use crate::{Malformed, ecn::Ecn};
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
+/// What every link takes (RFC 8200, 5).
+pub const MTU_MIN: usize = 1280;
 /// Bytes of the fragment header (RFC 8200, 4.5).
 pub const FRAGMENT_HEADER: usize = 8;
 

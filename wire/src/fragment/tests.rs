@@ -75,6 +75,45 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn an_own_ipv6_packet_is_cut_and_put_together(payload in proptest::collection::vec(any::<u8>(), 1..3400), mtu in 100u16..1500, id: u32) {
+        let mut whole = Vec::new();
+        etherparse::PacketBuilder::ipv6([1; 16], [2; 16], 64).udp(1, 2).write(&mut whole, &payload).unwrap();
+        let Some(cuts) = CutsV6::new(&whole, mtu, id) else {
+            let step = (mtu as usize - 48) & !7;
+            prop_assert!(whole.len() <= mtu as usize || (payload.len() + 8).div_ceil(step) > FRAGMENTS_MAX);
+            return Ok(());
+        };
+        let mut fragments: Vec<Vec<u8>> = (1..cuts.count())
+            .map(|n| {
+                let mut out = vec![0xee; cuts.len(n)];
+                cuts.write(&whole, n, &mut out);
+                out
+            })
+            .collect();
+        let mut first = [&[0xee; CutsV6::GROWTH][..], &whole].concat();
+        first.truncate(cuts.len(0));
+        cuts.shorten(&mut first);
+        fragments.insert(0, first);
+        prop_assert!(fragments.len() >= 2);
+        let mut together = Vec::new();
+        for (n, fragment) in fragments.iter().enumerate() {
+            prop_assert!(fragment.len() <= mtu as usize);
+            let (header, rest) = etherparse::Ipv6Header::from_slice(fragment).unwrap();
+            prop_assert_eq!(header.payload_length as usize, rest.len());
+            prop_assert_eq!((header.source, header.destination, header.hop_limit), ([1; 16], [2; 16], 64));
+            prop_assert_eq!(header.next_header, IpNumber::IPV6_FRAGMENTATION_HEADER);
+            let (header, rest) = etherparse::Ipv6FragmentHeader::from_slice(rest).unwrap();
+            prop_assert_eq!((header.next_header, header.identification), (IpNumber::UDP, id));
+            prop_assert_eq!(header.fragment_offset.value() as usize * 8, together.len());
+            prop_assert_eq!(header.more_fragments, n + 1 < fragments.len());
+            together.extend_from_slice(rest);
+        }
+        prop_assert_eq!(&together[..], &whole[40..]);
+    }
+}
+
 #[test]
 fn what_must_not_be_cut_is_not() {
     assert!(cut(packet(&[], &[0; 1400], 0, false, true), 1280).is_none(), "DF");
