@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
+use wire::echo::Mark;
 use wire::{DropReason, Endpoints, PortIndex, SiteSlot};
 
 /// From control to a worker.
@@ -39,6 +40,8 @@ pub enum Order {
     /// What is known of a neighbour of this access end: its MAC address, and from when on control wants to hear that it is used; or
     /// why what waits for it is to be dropped.
     Neighbour(SiteSlot, IpAddr, Result<([u8; 6], Time), DropReason>),
+    /// So many replies to pings of the hub's own may come from this site: tell of them.
+    Expect(SiteSlot, u8),
     /// The routes of all tenants from now on.
     Tables(Arc<classifier::Tables>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
@@ -80,6 +83,13 @@ pub enum Event {
         end: SiteSlot,
         /// The neighbour's address.
         address: IpAddr,
+    },
+    /// A reply came that may answer a ping of the hub's own.
+    Reply {
+        /// The site whose session it came under.
+        site: SiteSlot,
+        /// What it repeats.
+        mark: Mark,
     },
     /// An authenticated message came from another address than the site's last one.
     Moved {

@@ -20,6 +20,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// It is a handshake message or a fragment: control gets a copy.
     Control,
+    /// It was for control, which has been told what it says.
+    Told,
     /// It ended here and was counted.
     Counted,
     /// It is a site's keepalive: accepted, and at its end.

@@ -21,6 +21,8 @@ impl Journey {
             match self.tables.filter(tenant, packet.frame.bytes()) {
                 None => {}
                 Some(Verdict::Unreadable) => packet.drop(DropReason::FilterUnreadable),
+                // It is no packet of the tenant's.
+                Some(Verdict::Rule(_, Action::Deny)) if self.take_reply(packet) => {}
                 Some(Verdict::Rule(row, action)) => {
                     let rule = self.rows.rule(row);
                     rule.bytes.add(packet.inner_len.into());

@@ -99,6 +99,8 @@ pub struct Site {
     pub limits: Option<Box<Limits>>,
     /// How its packets are marked outside.
     pub dscp: Dscp,
+    /// So many replies to pings of the hub's own, which measure the way there, control wants to hear of.
+    pub expects: u8,
 }
 
 impl Site {
@@ -116,6 +118,7 @@ impl Site {
             waited_for: 0,
             limits: None,
             dscp: Dscp::Zero,
+            expects: 0,
         }
     }
 }

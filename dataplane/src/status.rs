@@ -379,6 +379,9 @@ pub struct Path {
     /// The largest inner packet that the site is sent.
     #[serde(default)]
     pub inner_mtu: Option<u32>,
+    /// What is found out by pings of what this way takes, if that is wanted: `searching`, `found` or `unanswered`.
+    #[serde(default)]
+    pub probe: Option<String>,
     /// Why the site can't be reached, if it can't.
     pub unreachable: Option<String>,
 }

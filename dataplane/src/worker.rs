@@ -391,6 +391,7 @@ impl Journey {
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
             match self.tables.route(tenant, packet.destination) {
                 Some(Target::Site(site)) => packet.to = site,
+                None if self.take_reply(packet) => {} // to a ping of the hub's own: probe.rs
                 None => packet.drop(DropReason::NoRoute),
             }
         }
@@ -553,6 +554,7 @@ impl Journey {
                 }
                 Verdict::Transmit(_) => self.count_drop(&packet, DropReason::TxRingFull),
                 Verdict::Drop(reason) => self.count_drop(&packet, reason),
+                Verdict::Told => self.rows.turns.to_control.add(1),
                 Verdict::Counted => {}
                 Verdict::Keepalive => self.rows.turns.keepalives.add(1),
                 Verdict::Control => match self.mail.copy(packet.port, packet.frame.bytes()) {
@@ -599,6 +601,7 @@ impl Journey {
                 Order::Way(site, way) => self.redirect(site, way),
                 Order::Link(end, link) => self.sites.at_mut(end).link = Some(link),
                 Order::Neighbour(end, address, answer) => self.neighbour((end, address), answer, now),
+                Order::Expect(site, replies) => self.sites.at_mut(site).expects = replies,
                 Order::Tables(tables) => self.tables = tables,
                 Order::Use(session) => self.use_session(session, now),
                 Order::Keepalive(site) => self.keepalive(site, now),

@@ -37,5 +37,5 @@ pub use id::{OutOfRange, PortIndex, SiteSlot, TenantId, TenantSlot};
 pub use inner::{Inner, decrement_ttl, is_martian};
 pub use malformed::Malformed;
 pub use outer::{Endpoints, Outer};
-pub use template::{FamilyMismatch, HANDSHAKE_TOS, Path, Template};
+pub use template::{FamilyMismatch, HANDSHAKE_TOS, Path, Template, forbid_cuts};
 pub use vlan::Vlan;

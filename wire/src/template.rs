@@ -180,6 +180,22 @@ impl Template {
     }
 }
 
+/// Forbids routers to cut a frame that [`Template::write`] has completed: if it is too long for its way, it is lost. IPv6 knows nothing
+/// else.
+pub fn forbid_cuts(frame: &mut [u8]) {
+    const FLAGS: usize = ethernet::HEADER + 6;
+    const CHECKSUM: usize = ethernet::HEADER + 10;
+    let Some([.., high, low]) = frame.first_chunk::<{ ethernet::HEADER }>() else { return };
+    if u16::from_be_bytes([*high, *low]) != ethernet::IPV4 || frame.len() < V4 {
+        return;
+    }
+    let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let (old, checksum) = (word(frame, FLAGS), word(frame, CHECKSUM));
+    let new = old | 0x4000;
+    frame[FLAGS..FLAGS + 2].copy_from_slice(&new.to_be_bytes());
+    frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum::updated(checksum, old, new).to_be_bytes());
+}
+
 #[inline]
 fn length(headers: usize, payload: &[u8]) -> Result<u16, Malformed> {
     u16::try_from(headers + payload.len()).map_err(|_| Malformed::TotalLength)
@@ -228,6 +244,17 @@ mod tests {
             prop_assert_eq!((outer.source(), outer.destination()), (path.source, path.destination));
             prop_assert_eq!((outer.dscp, outer.ecn), (tos >> 2, Ecn::of_tos(tos)));
             prop_assert_eq!(outer.payload, template.header_len()..frame.len());
+
+            // The same, in one piece or not at all.
+            let mut whole = frame.clone();
+            forbid_cuts(&mut whole);
+            let headers = PacketHeaders::from_ethernet_slice(&whole).unwrap();
+            if let Some(NetHeaders::Ipv4(ip, _)) = headers.net {
+                prop_assert_eq!((ip.dont_fragment, ip.header_checksum), (true, ip.calc_header_checksum()));
+                prop_assert_eq!(&whole[26..], &frame[26..]);
+            } else {
+                prop_assert_eq!(&whole, &frame);
+            }
 
             // And so does a stranger's.
             let headers = PacketHeaders::from_ethernet_slice(&frame).unwrap();

@@ -70,10 +70,25 @@ impl Desired {
         self.tenants.iter().flat_map(|tenant| &tenant.access).any(|end| end.port == *port)
     }
 
+    /// Between which addresses of the hub and of a site the pings go that measure its way; none: it is not measured.
+    pub fn probe_ends(&self, tenant: &Tenant, site: &Site) -> Option<(IpAddr, IpAddr)> {
+        let wanted = site.probe_mtu.unwrap_or(self.hub.probe_mtu);
+        wanted.then(|| ping_ends(&tenant.hub_addresses, &site.address)).flatten()
+    }
+
     /// Whether any port is, or may be, one that tenants are attached to.
     pub fn has_access(&self) -> bool {
         self.ports.iter().any(|port| port.role == Role::Access || self.has_ends(&port.name))
     }
+}
+
+/// The first addresses of one IP version that both have: IPv4 before IPv6, whose fragments are rarer.
+fn ping_ends(hub_addresses: &[IpAddr], of_site: &[IpNet]) -> Option<(IpAddr, IpAddr)> {
+    [true, false].into_iter().find_map(|v4| {
+        let hub = hub_addresses.iter().find(|address| address.is_ipv4() == v4)?;
+        let site = of_site.iter().map(IpNet::addr).find(|address| address.is_ipv4() == v4)?;
+        Some((*hub, site))
+    })
 }
 
 /// A number that is another one for another text of the configuration. All are equal to each other: it is no part of what is desired.
@@ -101,6 +116,8 @@ pub struct Hub {
     pub listen_port: NonZeroU16,
     /// The implementations of the ciphers; what is left open: the fastest on this machine.
     pub crypto: crypto::aead::Wish,
+    /// The way to each site is measured where that is possible, unless the site's own setting says otherwise.
+    pub probe_mtu: bool,
 }
 
 /// The threads that carry packets.
@@ -235,6 +252,8 @@ pub struct Site {
     pub rates: Rates,
     /// The largest inner packet that it is sent; none: what its path takes.
     pub mtu: Option<NonZeroU16>,
+    /// Whether it is found out what its path takes, by pings; none: as the hub's setting says.
+    pub probe_mtu: Option<bool>,
     /// Where the site is configured.
     pub origin: Origin,
 }

@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crypto::aead::Wish;
@@ -51,6 +52,7 @@ static HUB: Shape = Shape {
         required("private_key_file", r#"private_key_file = "hub.key""#),
         required("listen_port", "listen_port = 51820"),
         optional("crypto", r#"crypto = { chacha20_poly1305 = "ring" }"#),
+        optional("probe_mtu", "probe_mtu = true"),
     ],
 };
 
@@ -127,6 +129,7 @@ static SITE: Shape = Shape {
         optional("rate", r#"rate = "100 Mbit/s""#),
         optional("burst", r#"burst = "64 kB""#),
         optional("mtu", "mtu = 1380"),
+        optional("probe_mtu", "probe_mtu = true"),
     ],
 };
 
@@ -209,6 +212,7 @@ impl<'a> Walk<'a> {
         let name = table.string("name", HubName::new);
         let private_key = self.key_file(table, "private_key_file", "wg genkey");
         let listen_port = table.integer("listen_port", values::port_number);
+        let probe_mtu = table.boolean("probe_mtu").unwrap_or(false);
         let ciphers = table.table("crypto", &CRYPTO);
         let library = |cipher| Some(ciphers.as_ref()?.string(cipher, values::library)?.value);
         let crypto = Wish { chacha20_poly1305: library("chacha20_poly1305"), aes_256_gcm: library("aes_256_gcm") };
@@ -217,7 +221,7 @@ impl<'a> Walk<'a> {
         let public_key = private_key.value.public();
         self.ledger.hub_key = Some((public_key, private_key.at));
         let (name, listen_port) = (name?.value, listen_port?.value);
-        Some(Hub { name, private_key: private_key.value, public_key, listen_port, crypto })
+        Some(Hub { name, private_key: private_key.value, public_key, listen_port, crypto, probe_mtu })
     }
 
     fn workers(&self, root: &Table<'_>) -> Workers {
@@ -308,7 +312,11 @@ impl<'a> Walk<'a> {
         let hub_addresses = table.strings("hub_addresses", "hub address", values::hub_address);
         let mut sites = Vec::new();
         for (turn, site) in table.tables("site", &SITE).iter().enumerate() {
-            sites.extend(self.site(site, turn, table.owner(), &mut ledger));
+            let found = self.site(site, turn, table.owner(), &mut ledger);
+            if let Some(found) = &found {
+                self.can_be_probed(found, &hub_addresses, site);
+            }
+            sites.extend(found);
         }
         let mut access = Vec::new();
         for (turn, end) in (sites.len() + 1..).zip(table.tables("access", &access::ACCESS)) {
@@ -352,6 +360,7 @@ impl<'a> Walk<'a> {
         let udp_checksum = table.boolean("udp_checksum");
         let rates = policy::rates(table, self.problems);
         let mtu = table.integer("mtu", values::mtu);
+        let probe_mtu = table.boolean("probe_mtu");
         Some(Site {
             name: name?.value,
             public_key: public_key?.value,
@@ -363,6 +372,7 @@ impl<'a> Walk<'a> {
             udp_checksum: udp_checksum.unwrap_or(false),
             rates,
             mtu: mtu.map(|mtu| mtu.value),
+            probe_mtu,
             origin: table.at().clone(),
         })
     }
@@ -385,6 +395,19 @@ impl<'a> Walk<'a> {
                     table.owner()
                 ),
             ),
+        }
+    }
+
+    /// The hub pings the site's own address, from an address of its own.
+    fn can_be_probed(&self, site: &Site, hub_addresses: &[Located<IpAddr>], table: &Table<'_>) {
+        let hub_addresses: Vec<_> = hub_addresses.iter().map(|address| address.value).collect();
+        if site.probe_mtu == Some(true) && super::ping_ends(&hub_addresses, &site.address).is_none() {
+            let message = format!(
+                "probe_mtu of {} needs an address of the site and one of the hub, of one IP version; add address = \
+                 [\"10.9.1.1/24\"] to the site and hub_addresses = [\"10.9.0.1\"] to its tenant, as they are",
+                table.owner()
+            );
+            self.problems.add(&table.at_key("probe_mtu"), message);
         }
     }
 

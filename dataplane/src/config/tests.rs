@@ -157,6 +157,42 @@ fn in_site(keys: &str) -> String {
 }
 
 #[test]
+fn the_way_to_a_site_is_measured_where_both_ends_have_an_address() {
+    let place = Place::new();
+    let text = |hub: &str, tenant: &str, site: &str| {
+        let head = HEAD.replace("listen_port = 51820\n", &format!("listen_port = 51820\n{hub}\n"));
+        let site = in_site(&format!(
+            "name = \"b\"\npublic_key = \"@2\"\nprefixes = [\"10.9.2.0/24\", \"fd00::/64\"]\n{site}\n"
+        ));
+        head + &site.replace("id = 1\n", &format!("id = 1\n{tenant}\n"))
+    };
+    let ends = |hub: &str, tenant: &str, site: &str| {
+        let desired = place.load(&text(hub, tenant, site)).unwrap();
+        let tenant = &desired.tenants[0];
+        assert_eq!(desired.probe_ends(tenant, &tenant.sites[0]), None, "a site without an address");
+        desired.probe_ends(tenant, &tenant.sites[1]).map(|(a, b)| (a.to_string(), b.to_string()))
+    };
+    let (on, both) = ("probe_mtu = true", "hub_addresses = [\"fd00:9::1\", \"10.9.0.1\"]");
+    let address = "address = [\"fd00::7/64\", \"10.9.2.1/24\"]";
+    let v4 = Some(("10.9.0.1".to_owned(), "10.9.2.1".to_owned()));
+    let v6 = Some(("fd00:9::1".to_owned(), "fd00::7".to_owned()));
+    assert_eq!(ends("", both, address), None, "not by itself");
+    assert_eq!(ends("", both, &format!("{address}\n{on}")), v4);
+    assert_eq!(ends(on, both, address), v4, "all sites that can");
+    assert_eq!(ends(on, both, &format!("{address}\nprobe_mtu = false")), None);
+    assert_eq!(ends(on, "hub_addresses = [\"fd00:9::1\"]", address), v6);
+    assert_eq!(ends(on, "", address), None);
+    let wrong = "probe_mtu of site \"b\" needs an address of the site and one of the hub, of one IP version; add address = \
+                 [\"10.9.1.1/24\"] to the site and hub_addresses = [\"10.9.0.1\"] to its tenant, as they are";
+    for (tenant, site) in
+        [("", address), (both, ""), ("hub_addresses = [\"fd00:9::1\"]", "address = [\"10.9.2.1/24\"]")]
+    {
+        let messages = place.messages(&text("", tenant, &format!("{site}\n{on}")));
+        assert!(messages.len() == 1 && messages[0].ends_with(wrong), "{messages:#?}");
+    }
+}
+
+#[test]
 fn the_whole_example_is_read() {
     let place = Place::new();
     place.write("tenants.d/2.toml", "[[tenant]]\nid = 1002\n[[tenant.site]]\nname = \"a\"\npublic_key = \"@3\"\n");

@@ -10,6 +10,7 @@
 mod access;
 mod figures;
 mod handshake;
+mod probe;
 mod report;
 mod sites;
 mod slots;
@@ -123,6 +124,8 @@ pub struct Control {
     /// Sessions that were withdrawn; freed, and so zeroized, once no worker holds them.
     withdrawn: Vec<Arc<Session>>,
     timers: Timers,
+    /// When to measure the way to each site next.
+    probes: Timers,
     checker: Checker,
     /// Handshake messages need a cookie until then.
     loaded_until: Time,
@@ -198,6 +201,7 @@ impl Control {
             sessions: AHashMap::new(),
             withdrawn: Vec::new(),
             timers: Timers::new(sites.len()),
+            probes: Timers::new(sites.len()),
             checker: Checker::new(&identity),
             loaded_until: Time(0),
             strangers: 0,
@@ -251,7 +255,8 @@ impl Control {
         loop {
             self.hear_workers();
             self.run_timers();
-            let next = [self.timers.next(), self.ends.neighbours.next()].into_iter().flatten().min();
+            let next =
+                [self.timers.next(), self.probes.next(), self.ends.neighbours.next()].into_iter().flatten().min();
             let wait = next.map_or(SWEEP, |at| at.since(clock::now()));
             if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
                 // More waits than one turn reads: go on at once, but let the runtime look at its sockets and signals
@@ -339,6 +344,7 @@ impl Control {
                 self.sites[site.index()].proven = true;
                 self.know(site);
             }
+            Event::Reply { site, mark } => self.hear_reply(site, mark),
             Event::Moved { site, index, counter, ends } => {
                 self.move_by_data(site, index, counter, Endpoint { remote: ends.remote(), local: Some(ends.local()) });
             }
@@ -458,6 +464,7 @@ impl Control {
         while let Some(site) = self.timers.due(now) {
             self.poll(site);
         }
+        self.poll_probes();
         self.poll_neighbours();
     }
 

@@ -241,11 +241,12 @@ impl Control {
             shed_packets: self.steering.shed(slot.0),
             rx_over_rate: found.map_or(0, |found| found.rx_over_rate),
             tx_over_rate: found.map_or(0, |found| found.tx_over_rate),
-            path: site.endpoint.map(|_| self.path(reach, &site.way)),
+            path: site.endpoint.map(|_| self.path(reach, site)),
         }
     }
 
-    fn path(&self, reach: Option<Reach>, way: &crate::sites::Way) -> status::Path {
+    fn path(&self, reach: Option<Reach>, site: &super::sites::Site) -> status::Path {
+        let way = &site.way;
         let mut path = status::Path::default();
         if let Some(Reach::Via(hop)) = reach {
             path.port = Some(self.ports[hop.port.index()].name.clone());
@@ -254,6 +255,7 @@ impl Control {
             path.mtu = Some(hop.mtu.into());
         }
         path.inner_mtu = way.out.as_ref().ok().map(|path| path.payload_max.into());
+        path.probe = site.probing.as_ref().map(|probing| probing.search.state().into());
         path.unreachable = way.out.as_ref().err().map(|reason| reason.name().into());
         path
     }

@@ -1,5 +1,6 @@
 //! A site as control knows it: its peer, where it is, and the way there; and what its state machine wants done.
 
+use super::probe::Probing;
 use super::{Control, SAVE, unix_now};
 use crate::clock;
 use crate::config::{Desired, Role};
@@ -53,6 +54,8 @@ pub(super) struct Site {
     udp_checksum: bool,
     /// The largest inner packet that it is sent, if that is configured.
     mtu: Option<u16>,
+    /// What it takes is measured.
+    pub(super) probing: Option<Box<Probing>>,
 }
 
 impl Site {
@@ -89,6 +92,7 @@ impl Site {
                     worker: (owner as usize % workers) as u16,
                     udp_checksum: site.udp_checksum,
                     mtu: site.mtu.map(NonZeroU16::get),
+                    probing: desired.probe_ends(tenant, site).map(|ends| Box::new(Probing::new(ends))),
                 });
             }
         }
@@ -110,7 +114,7 @@ impl Site {
         }
     }
 
-    fn way_by(&self, reach: Option<Reach>, listen_port: u16, mtu_max: u16) -> Way {
+    fn way_by(&mut self, reach: Option<Reach>, listen_port: u16, mtu_max: u16) -> Way {
         let Some(endpoint) = self.endpoint else {
             return Way { ends: None, out: Err(DropReason::SiteNoEndpoint) };
         };
@@ -131,7 +135,9 @@ impl Site {
         });
         let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
         let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
-        let payload_max = hop.mtu.min(mtu_max).saturating_sub(headers).min(self.mtu.unwrap_or(u16::MAX));
+        let mtu = self.mtu.map_or(u16::MAX, |mtu| mtu.saturating_add(headers)).min(hop.mtu).min(mtu_max);
+        let fits = self.probing.as_mut().map_or(mtu, |probing| probing.fits(endpoint.remote.ip(), mtu, headers));
+        let payload_max = fits.saturating_sub(headers);
         Way { ends: ends(hop.local), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
 }
@@ -230,6 +236,7 @@ impl Control {
         let Some(session) = self.sessions.get(&index).cloned() else { return };
         self.sites[slot.index()].sending = Some(index);
         self.order_all(|| Order::Use(session.clone()));
+        self.probe_with_session(slot);
     }
 
     fn retire(&mut self, slot: SiteSlot, index: u32) {
@@ -361,6 +368,9 @@ impl Control {
         site.way = site.way_by(reach, self.desired.hub.listen_port.get(), self.mtu_max);
         let way = site.way.clone();
         let open = way.out.is_ok();
+        if let Some(probing) = &site.probing {
+            self.probes.set(slot, probing.search.next()); // another way is to be measured anew
+        }
         let waiting = if open { site.waiting.take() } else { None };
         self.order_all(|| Order::Way(slot, way.clone()));
         if let Some(message) = waiting {

@@ -350,6 +350,10 @@ fn path_long(path: &Path) -> String {
     if let Some(mtu) = path.mtu {
         parts.push(format!("MTU {mtu}"));
     }
+    if let Some(mtu) = path.inner_mtu {
+        let probe = path.probe.as_deref().map_or(String::new(), |state| format!(" (pings: {})", clean(state)));
+        parts.push(format!("{mtu} inside{probe}"));
+    }
     if parts.is_empty() { "-".into() } else { parts.join(", ") }
 }
 

@@ -104,6 +104,7 @@ fn example() -> Status {
                         next_hop_mac: Some("02:00:00:00:00:fe".into()),
                         mtu: Some(1500),
                         inner_mtu: Some(1440),
+                        probe: Some("found".into()),
                         unreachable: None,
                     }),
                     ..site("a")
@@ -227,7 +228,7 @@ const EXPECTED_TENANT: &str = r"tenant 1001  WAN00001001  Acme KK / 大阪\u{1b}
     public key  a+key=
     endpoint    192.0.2.7:51820
     hub's side  192.0.2.1
-    path        port d0, next hop 192.0.2.254 (02:00:00:00:00:fe), MTU 1500
+    path        port d0, next hop 192.0.2.254 (02:00:00:00:00:fe), MTU 1500, 1440 inside (pings: found)
     session     live
     handshake   12 s ago
     received    617,250 packets, 882.9 MiB
