@@ -42,9 +42,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::{PortIndex, SiteSlot, TenantSlot};
 
-/// Descriptors of the receive, fill, transmit and completion rings of a socket. At 1 Mpps, 2,048 are two milliseconds:
-/// what a worker may be away before frames are lost.
-pub const RING: u32 = 2048;
+/// Descriptors of the receive, fill, transmit and completion rings of a socket. XDP sheds from half a receive ring
+/// on: at 0.5 Mpps, a worker may be away for eight milliseconds before a frame is lost.
+pub const RING: u32 = 8192;
 
 /// Entries of the fill ring of a queue with so many sockets: more than their receive rings hold, where there are several,
 /// or a worker that stalls would starve the others.
