@@ -75,10 +75,11 @@ fn what_was_recorded_and_then_changed() {
     REACHED.all(&["Malformed", "Mac1", "Auth", "Unsolicited", "cookie", "past MAC1"]);
 }
 
-/// What two hubs say to each other, in each suite and in two lanes, and what sites say.
+/// What two hubs say to each other, in the lane of [`TRUNKS`]' second, in its suite and in the other, and in another lane; and what sites say.
 fn said_by_hubs() -> Vec<Vec<u8>> {
     let mut said = recorded();
-    for profile in TRUNKS {
+    let same_lane = Profile::Trunk { cipher: Cipher::ChaCha20Poly1305, lane: 2 };
+    for profile in [TRUNKS[0], same_lane, TRUNKS[1]] {
         let (ours, theirs) = (Identity::new([0x52; 32]), Identity::new([0x51; 32]));
         let mut a = Node::new(0x51, *ours.public(), None, 5).speaking(profile);
         let mut b = Node::new(0x52, *theirs.public(), None, 6).speaking(profile);
