@@ -100,6 +100,13 @@ impl<'a> Directory<'a> {
         Ok(())
     }
 
+    /// A rule is gone; its slot may be used again, by another.
+    pub fn clear_rule(&mut self, slot: u32) -> Result<(), Full> {
+        let entry = self.entry::<RuleEntry>(Kind::Rules, slot as usize)?;
+        vacate(&entry.generation);
+        Ok(())
+    }
+
     fn entry<T: crate::sys::Plain + 'a>(&self, kind: Kind, slot: usize) -> Result<&'a T, Full> {
         let section = self.segment.layout.section(kind);
         if slot >= section.rows {

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a hub may take to answer.
@@ -18,13 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long nobody is accepted after an error, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Gives `file`, from [`crate::Segment::descriptor`], to everybody who connects: one byte, and the descriptor with it. Never returns.
-pub fn hand_out(listener: &UnixListener, file: &File) -> ! {
+/// Gives what is in `file`, from [`crate::Segment::descriptor`], to everybody who connects: one byte, and the descriptor with it. Never
+/// returns. A hub whose segment has grown puts the new one in there.
+pub fn hand_out(listener: &UnixListener, file: &Mutex<File>) -> ! {
     loop {
         match listener.accept() {
             Ok((client, _)) => {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut rights = SendAncillaryBuffer::new(&mut space);
+                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 let files = [file.as_fd()];
                 rights.push(SendAncillaryMessage::ScmRights(&files));
                 // Who has gone away meanwhile needs none.

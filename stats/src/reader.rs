@@ -17,10 +17,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use wire::TenantId;
 
 /// How often a snapshot is begun anew because the directory changed meanwhile.
 const ATTEMPTS: usize = 1000;
+/// How many of these without a pause. A change of ten thousand sites takes some milliseconds.
+const AT_ONCE: usize = 100;
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// Why a segment could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +220,7 @@ impl Reader {
     fn read(&self) -> Result<Snapshot, ReadError> {
         let header: &Header = self.row_at(0)?;
         let sequence = Sequence::of(&header.sequence);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             if let Some(begun) = sequence.begin() {
                 let result = self.attempt(header);
                 self.whole()?;
@@ -225,7 +229,7 @@ impl Reader {
                     return Ok(snapshot);
                 }
             }
-            std::thread::yield_now();
+            if attempt < AT_ONCE { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
         }
         self.whole()?;
         Err(ReadError::Busy { path: self.path.clone() })

@@ -349,6 +349,9 @@ impl Segment {
     }
 }
 
+/// Counters in the smallest page of memory.
+const PAGE_WORDS: usize = 4096 / 8;
+
 /// A hub that gains a tenant, a site or a port every now and then needs no new file for each.
 fn with_room(shape: Shape) -> Shape {
     let more = |n: usize| n + (n / 4).max(16);
@@ -367,6 +370,20 @@ impl Rows {
     /// Whether these rows' file was truncated under them.
     pub fn lost(&self) -> bool {
         self.turns.0.map().lost()
+    }
+
+    /// Has the kernel find all memory of the rows now, so that who counts in them first need not wait for it. Before anybody does.
+    pub fn touch(&self) {
+        fn pages<T: Plain>(rows: &View<T>) {
+            rows.words().iter().step_by(PAGE_WORDS).for_each(|word| word.set(0));
+        }
+        pages(&self.sites);
+        pages(&self.volumes);
+        pages(&self.tenants);
+        pages(&self.ports);
+        pages(&self.rules);
+        pages::<HistogramRow>(&self.latency.0);
+        pages(&self.ring_time.0);
     }
 
     /// Goes on where `old` stopped. For the worker that owns both, between two batches.
@@ -393,10 +410,21 @@ impl Rows {
         self.sites.row_words(site.index()).iter().for_each(|word| word.set(0));
     }
 
-    /// Begins at zero for another tenant in the slot, as [`Rows::clear_site`].
+    /// Begins at zero for another tenant in the slot, as [`Rows::clear_site`]. What of its was dropped stays in the hub's sum, among
+    /// what had no tenant.
     pub fn clear_tenant(&self, tenant: wire::TenantSlot) {
         self.volumes.row_words(tenant.index()).iter().for_each(|word| word.set(0));
-        self.tenants.row_words(tenant.index()).iter().for_each(|word| word.set(0));
+        // First gone, then there: whoever reads meanwhile sees too few outputs, never too many.
+        for (sum, word) in self.hub.0.row_words(0).iter().zip(self.tenants.row_words(tenant.index())) {
+            let dropped = word.read();
+            word.set(0);
+            sum.add(dropped);
+        }
+    }
+
+    /// Begins at zero for another rule in the slot, as [`Rows::clear_site`].
+    pub fn clear_rule(&self, rule: u32) {
+        self.rules.row_words(rule as usize).iter().for_each(|word| word.set(0));
     }
 }
 

@@ -278,7 +278,7 @@ fn a_socket_hands_the_segment_out() {
     assert!(Reader::from_socket(&socket).unwrap_err().to_string().contains("could not get the segment from"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let file = hub.segment.descriptor().unwrap();
-    std::thread::spawn(move || stats::hand_out(&listener, &file));
+    std::thread::spawn(move || stats::hand_out(&listener, &std::sync::Mutex::new(file)));
     let mut readers: Vec<_> = (0..3).map(|_| Reader::from_socket(&socket).unwrap()).collect();
     fs::remove_file(hub.path()).unwrap();
     for reader in &mut readers {
