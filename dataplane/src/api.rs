@@ -1,7 +1,7 @@
 //! The hub's own interface: HTTP and JSON over two Unix sockets, served by a thread of its own.
 //!
 //! - `api.sock` (0660) only tells: `GET /v1/status`, `GET /v1/health`, `GET /v1/drops`.
-//! - `control.sock` (0600) changes something: `POST /v1/sites/{tenant}/{site}/handshake`. Each change is logged with the
+//! - `control.sock` (0600) changes something: `POST /v1/reload`, `POST /v1/sites/{tenant}/{site}/handshake`. Each change is logged with the
 //!   credentials of its caller, as the kernel vouches for them (`SO_PEERCRED`).
 //!
 //! Every answer is JSON; an error is `{"error": "..."}`. This thread knows nothing of the hub: each request goes as a
@@ -35,10 +35,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use wire::{DROP_REASONS, TenantId};
 
-use crate::status::Status;
+use crate::status::{self, Status};
 
 /// How long a request waits for control before its client is told that the hub does not answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a reload, which reads files and checks them whole.
+pub const RELOAD_PATIENCE: Duration = Duration::from_secs(25);
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last. A whole report of 10,000 sites takes a small part of a second.
@@ -59,6 +61,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// Whether control turns its loop: it answers at once, with nothing.
     Health(oneshot::Sender<()>),
+    /// Read the configuration again, and apply it.
+    Reload(oneshot::Sender<status::Reload>),
     /// Start a handshake with a site now, whatever its session.
     Handshake {
         /// The site's tenant.
@@ -130,9 +134,12 @@ impl Api {
     }
 }
 
-/// Hands the statistics segment, as a descriptor for reading, to everybody who may connect to `stats.sock`: by a thread that only ever
-/// waits, until the process ends.
-pub fn hand_out_stats(dir: &RunDir, file: std::fs::File) -> Result<(), RunDirError> {
+/// The statistics segment's descriptor for reading; another one once the segment has grown.
+pub type StatsFile = Arc<std::sync::Mutex<std::fs::File>>;
+
+/// Hands the statistics segment to everybody who may connect to `stats.sock`: by a thread that only ever waits, until the process
+/// ends.
+pub fn hand_out_stats(dir: &RunDir, file: StatsFile) -> Result<(), RunDirError> {
     let listener = dir.listen(STATS_SOCKET, 0o660)?;
     listener.set_nonblocking(false).map_err(|source| RunDirError::Thread { source })?;
     let thread = crate::caps::spawn_without("ekiden-stats".into(), move || stats::hand_out(&listener, &file));
@@ -249,6 +256,7 @@ fn telling(requests: mpsc::Sender<Request>) -> Router {
 /// `control.sock`.
 fn changes(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
+        .route("/v1/reload", post(reload))
         .route("/v1/sites/{tenant}/{site}/handshake", post(handshake))
         .route("/v1/sites/{tenant}/{site}/worker/{worker}", post(move_to_worker))
         .fallback(no_such_path)
@@ -267,6 +275,17 @@ async fn health(State(requests): State<mpsc::Sender<Request>>) -> Result<Json<se
 
 async fn drops() -> Json<Vec<Reason>> {
     Json(DROP_REASONS.iter().map(|r| Reason { number: *r as u8, name: r.name().into(), doc: r.doc().into() }).collect())
+}
+
+async fn reload(
+    State(requests): State<mpsc::Sender<Request>>,
+    Extension(caller): Extension<Caller>,
+    request: HttpRequest,
+) -> Result<Json<status::Reload>, Failure> {
+    no_body(request.into_body()).await?;
+    tracing::info!(%caller, "reload, as asked on {CONTROL_SOCKET}");
+    let report = ask_within(RELOAD_PATIENCE, &requests, Request::Reload).await?;
+    if report.applied { Ok(Json(report)) } else { Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, report.text)) }
 }
 
 async fn handshake(
@@ -337,17 +356,25 @@ async fn ask<T>(
     requests: &mpsc::Sender<Request>,
     question: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, Failure> {
+    ask_within(PATIENCE, requests, question).await
+}
+
+async fn ask_within<T>(
+    patience: Duration,
+    requests: &mpsc::Sender<Request>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Failure> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         requests.send(question(reply)).await.ok()?;
         answer.await.ok()
     };
-    match timeout(PATIENCE, asked).await {
+    match timeout(patience, asked).await {
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the hub is stopping")),
         Err(_) => Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("the hub's control thread did not answer within {} s", PATIENCE.as_secs()),
+            format!("the hub's control thread did not answer within {} s", patience.as_secs()),
         )),
     }
 }

@@ -28,6 +28,7 @@ pub mod rates;
 pub mod reassembly;
 pub mod rehearsal;
 pub mod reserve;
+pub mod seats;
 pub mod seccomp;
 pub mod site_config;
 pub mod sites;

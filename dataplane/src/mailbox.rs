@@ -7,9 +7,12 @@
 
 use crate::access::Link;
 use crate::ports::Ring;
-use crate::sites::Way;
+use crate::seats::Vacant;
+use crate::sites::{Seat, Way};
+use crate::tenants::Tenant;
 use crypto::{Session, Time};
 use rustix::event::{EventfdFlags, eventfd};
+use stats::Rows;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use wire::echo::Mark;
-use wire::{DropReason, Endpoints, PortIndex, SiteSlot};
+use wire::{DropReason, Endpoints, PortIndex, SiteSlot, TenantSlot};
 
 /// From control to a worker.
 #[derive(Debug)]
@@ -42,8 +45,16 @@ pub enum Order {
     Neighbour(SiteSlot, IpAddr, Result<([u8; 6], Time), DropReason>),
     /// So many replies to pings of the hub's own may come from this site: tell of them.
     Expect(SiteSlot, u8),
-    /// The routes of all tenants from now on.
+    /// The routes of all tenants from now on. Control keeps a reference: what was before is not freed here.
     Tables(Arc<classifier::Tables>),
+    /// What the configuration says of an end from now on. Its slot is new, or was its own before.
+    Seat(SiteSlot, Seat),
+    /// A tenant that is new in its slot, or to which the hub has other addresses.
+    Tenant(TenantSlot, Tenant),
+    /// Nobody is in these slots any more: their rows begin at zero for whoever comes. Done once this reference is gone.
+    Vacate(Arc<Vacant>),
+    /// Count here from now on, and go on from the old totals. Control keeps the old rows until this worker has left them.
+    Rows(Arc<Rows>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
     Emit(PortIndex, Vec<u8>),
     /// Seal an empty packet for this site.

@@ -29,6 +29,8 @@ enum Command {
     },
     /// Ask a running hub how it is
     Status(ekiden::api::client::StatusArgs),
+    /// Have a running hub read its configuration again and apply it, without losing a packet
+    Reload(ekiden::api::client::ReloadArgs),
     /// Show a hub's statistics to Prometheus; needs no rights but to read its statistics
     Exporter(ekiden::monitor::exporter::ExporterArgs),
     /// Watch a hub: a live view of tenants, sites, ports, workers and drops
@@ -108,6 +110,14 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             )?;
         }
         Command::Status(args) => ekiden::api::client::status_command(&args, &mut out)?,
+        Command::Reload(args) => match ekiden::api::client::reload_command(&args, &mut out) {
+            Err(ekiden::api::client::ClientError::NotApplied(problems)) => {
+                // As `check` says them.
+                let _ = writeln!(std::io::stderr(), "{problems}\nekiden: nothing was changed");
+                return Ok(ExitCode::FAILURE);
+            }
+            other => other?,
+        },
         Command::Exporter(args) => {
             drop(out);
             ekiden::monitor::exporter::command(&args)?;

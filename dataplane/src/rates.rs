@@ -9,10 +9,13 @@ mod bucket;
 mod loom_model;
 
 use crate::clock::Time;
-use crate::config::{self, Desired};
+use crate::config::{self, Desired, Rates, Tenant};
+use crate::seats::Seats;
+use crate::sites::Seat;
+use ahash::AHashMap;
 pub use bucket::Bucket;
 use std::sync::Arc;
-use wire::DropReason;
+use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
 
 /// The words that buckets are: other ones where their order is tried (`loom_model`).
 mod words {
@@ -43,32 +46,53 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For each end by slot, as a configuration wants it; none where nothing is limited. Clones share the buckets.
-    pub fn of_sites(desired: &Desired) -> Vec<Option<Limits>> {
-        let (mut all, mut wholes) = (Vec::new(), Vec::new());
-        for tenant in &desired.tenants {
-            let (up, down) = (DropReason::RateTenantUp, DropReason::RateTenantDown);
-            let whole = Self { up: limit(tenant.rates.up, up), down: limit(tenant.rates.down, down) };
-            for site in &tenant.sites {
-                let mut limits = Self {
-                    up: limit(site.rates.up, DropReason::RateSiteUp),
-                    down: limit(site.rates.down, DropReason::RateSiteDown),
-                };
-                limits.up.extend(whole.up.iter().cloned());
-                limits.down.extend(whole.down.iter().cloned());
-                all.push(limits.if_any());
-            }
-            wholes.push(whole);
-        }
-        // Access ends have no rate of their own, and a part in their tenant's.
-        all.extend(
-            crate::control::ends(desired).into_iter().map(|(_, tenant, ..)| wholes[tenant.index()].clone().if_any()),
-        );
-        all
-    }
-
     fn if_any(self) -> Option<Self> {
         Some(self).filter(|limits| !limits.up.is_empty() || !limits.down.is_empty())
+    }
+}
+
+/// The contracts of a configuration: what all ends of a tenant share.
+#[derive(Debug, Default)]
+pub struct Contracts(AHashMap<TenantId, (Rates, Limits)>);
+
+impl Contracts {
+    /// The contracts of another configuration: the buckets of tenants whose rates are the same stay what they are.
+    pub fn next(&self, desired: &Desired) -> Self {
+        let of_tenant = |tenant: &Tenant| match self.0.get(&tenant.id) {
+            Some((rates, whole)) if *rates == tenant.rates => whole.clone(),
+            _ => Limits {
+                up: limit(tenant.rates.up, DropReason::RateTenantUp),
+                down: limit(tenant.rates.down, DropReason::RateTenantDown),
+            },
+        };
+        Self(desired.tenants.iter().map(|tenant| (tenant.id, (tenant.rates, of_tenant(tenant)))).collect())
+    }
+
+    /// What the configuration says of each end.
+    pub fn seats<'a>(&'a self, seats: &Seats, desired: &'a Desired) -> impl Iterator<Item = (SiteSlot, Seat)> + 'a {
+        let of_site = |(slot, tenant, of, site): (_, _, &Tenant, &config::Site)| {
+            (slot, Seat { tenant, limits: self.of_end(of.id, Some(&site.rates)), dscp: of.dscp })
+        };
+        let sites: Vec<_> = seats.sites(desired).map(of_site).collect();
+        let ids: AHashMap<_, _> = seats.tenants(desired).map(|(slot, tenant)| (slot, tenant.id)).collect();
+        let of_access = |(slot, tenant, ..): (_, TenantSlot, PortIndex, &config::Access)| {
+            (slot, Seat { tenant, limits: self.of_end(ids[&tenant], None), dscp: config::Dscp::Zero })
+        };
+        let access: Vec<_> = seats.ends(desired).map(of_access).collect();
+        sites.into_iter().chain(access)
+    }
+
+    /// What an end of a tenant is held to, and none if to nothing: a site to its own rates, with buckets that are new, and to its
+    /// tenant's. An access end has none of its own. Clones share the buckets.
+    pub fn of_end(&self, tenant: TenantId, own: Option<&Rates>) -> Option<Limits> {
+        let own = own.copied().unwrap_or_default();
+        let mut limits =
+            Limits { up: limit(own.up, DropReason::RateSiteUp), down: limit(own.down, DropReason::RateSiteDown) };
+        if let Some((_, whole)) = self.0.get(&tenant) {
+            limits.up.extend(whole.up.iter().cloned());
+            limits.down.extend(whole.down.iter().cloned());
+        }
+        limits.if_any()
     }
 }
 

@@ -61,6 +61,11 @@ impl Sessions {
         &mut self.slots[(index & self.mask) as usize].confirmed
     }
 
+    /// Whether no session is in the slot of this index.
+    pub fn is_free(&self, index: u32) -> bool {
+        self.slots[(index & self.mask) as usize].session.is_none()
+    }
+
     /// Accepts data under this session from now on.
     pub fn publish(&mut self, session: Arc<Session>) {
         let slot = (session.local_index() & self.mask) as usize;
@@ -140,17 +145,34 @@ impl Site {
     }
 }
 
+/// What the configuration says of an end.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its tenant.
+    pub tenant: TenantSlot,
+    /// The rates that its packets are held to, if any.
+    pub limits: Option<Limits>,
+    /// How packets for it are marked outside.
+    pub dscp: Dscp,
+}
+
 /// All sites by slot.
 #[derive(Debug)]
 pub struct Sites {
     all: Vec<Site>,
-    limited: bool,
+    /// Sites whose packets are held to a rate.
+    limited: usize,
 }
 
 impl Sites {
     /// One site a slot, each with its tenant.
     pub fn new(tenants_of_sites: &[TenantSlot]) -> Self {
-        Self { all: tenants_of_sites.iter().map(|t| Site::new(*t)).collect(), limited: false }
+        Self { all: tenants_of_sites.iter().map(|t| Site::new(*t)).collect(), limited: 0 }
+    }
+
+    /// So many slots in which nobody is yet.
+    pub fn with_room(slots: usize) -> Self {
+        Self { all: (0..slots).map(|_| Site::new(TenantSlot(0))).collect(), limited: 0 }
     }
 
     /// The site in this slot.
@@ -165,12 +187,28 @@ impl Sites {
         &mut self.all[slot.index()]
     }
 
+    /// The configuration says this of the end in this slot, from now on.
+    pub fn seat(&mut self, slot: SiteSlot, seat: Seat) {
+        let Seat { tenant, limits, dscp } = seat;
+        let site = self.at_mut(slot);
+        let before = std::mem::replace(&mut site.limits, limits.map(Box::new)).is_some();
+        (site.tenant, site.dscp) = (tenant, dscp);
+        self.limited = self.limited - usize::from(before) + usize::from(self.at(slot).limits.is_some());
+    }
+
+    /// Nobody is in this slot any more.
+    pub fn vacate(&mut self, slot: SiteSlot) {
+        let tenant = self.at(slot).tenant;
+        self.seat(slot, Seat { tenant, limits: None, dscp: Dscp::Zero });
+        *self.at_mut(slot) = Site::new(tenant);
+    }
+
     /// Holds the packets of sites, by slot, to rates.
     pub fn limit(&mut self, limits: impl IntoIterator<Item = Option<Limits>>) {
         for (site, limits) in self.all.iter_mut().zip(limits) {
             site.limits = limits.map(Box::new);
         }
-        self.limited = self.all.iter().any(|site| site.limits.is_some());
+        self.limited = self.all.iter().filter(|site| site.limits.is_some()).count();
     }
 
     /// Marks the packets for sites, by slot, outside.
@@ -183,6 +221,6 @@ impl Sites {
     /// Whether any site's packets are held to a rate.
     #[inline]
     pub fn are_limited(&self) -> bool {
-        self.limited
+        self.limited > 0
     }
 }

@@ -8,7 +8,7 @@
 //!    XDP knows what is the hub's and where to put it. A program that an earlier process left pinned is exchanged in place.
 
 use crate::access::Access;
-use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
+use crate::api::{Api, QUEUE, RunDir, STATS, StatsFile, hand_out_stats};
 use crate::caps;
 use crate::config::{Desired, Machine, Mode, Role, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
@@ -19,9 +19,10 @@ use crate::notify::Notify;
 use crate::numa::Nodes;
 use crate::packet::BATCH;
 use crate::ports::{Ports, Ring};
-use crate::rates::Limits;
+use crate::rates::Contracts;
 use crate::reserve::Reserved;
-use crate::sites::{Sessions, Sites};
+use crate::seats::{self, Seats, own_addresses};
+use crate::sites::{Seat, Sessions, Sites};
 use crate::staging::{self, Shelf};
 use crate::state::State;
 use crate::team::Team;
@@ -31,7 +32,6 @@ use crate::worker::{Journey, OUT_MAX, Worker};
 use crate::xsk::{Bound, BusyPoll, Census, Device, Frame, HEADROOM, Options, Socket, Umem};
 use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
-use classifier::{Tables, Target};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use stats::{Segment, Shape, Spec};
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use wire::{PortIndex, SiteSlot, TenantSlot};
+use wire::{PortIndex, SiteSlot};
 
 /// Descriptors of the receive, fill, transmit and completion rings of a socket. XDP sheds from half a receive ring
 /// on: at 0.5 Mpps, a worker may be away for eight milliseconds before a frame is lost.
@@ -265,8 +265,11 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     caps::confine(&needs)?;
 
     // 2. XDP, memory, sockets.
-    let sites: Vec<TenantSlot> = tenants_of_ends(&desired);
-    let session_bits = crate::control::session_bits(sites.len());
+    let seats = Seats::first(&desired);
+    let given = seats.given();
+    // What comes while the hub runs has its place from the start: maps don't grow, and a worker allocates nothing.
+    let room = seats::room(given.ends.max(given.tenants) as usize);
+    let session_bits = crate::control::session_bits(room);
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
     let devices = devices(&desired)?;
@@ -274,9 +277,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     options.rings = bpf::Rings { ports: devices.len() as u16, queues, entries: RING };
     let plan = plan(&desired, &machine, &devices);
     options.sockets = plan.sockets.clone();
-    options.sites = sites.len() as u32;
-    let ends = crate::control::ends(&desired);
-    options.access_ends = ends.len() as u32;
+    options.sites = room as u32;
+    options.access_ends = seats.ends(&desired).count() as u32;
     options.roles = desired
         .ports
         .iter()
@@ -300,12 +302,11 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
 
     // 4. Workers, API, control.
     let backend = crypto::aead::choose(&desired.hub.crypto);
-    let rules = filters(&desired).map(|(.., filter)| filter.rules.len() + 1).sum();
-    let shape = Shape { tenants: desired.tenants.len(), sites: sites.len(), ports: ports.len(), rules };
-    let (segment, short) =
-        make_segment(&claim, &desired, shape, &ports, cores.iter().copied().zip(chunks.iter().copied()))?;
-    let tables = Arc::new(tables(&desired));
-    let limits = Limits::of_sites(&desired);
+    let workers: Vec<_> = cores.iter().copied().zip(chunks.iter().copied()).collect();
+    let (segment, stats_file, short) = make_segment(&claim, &desired, &seats, &ports, &workers)?;
+    let tables = Arc::new(seats.tables(&desired));
+    let contracts = Contracts::default().next(&desired);
+    let all: Vec<(SiteSlot, Seat)> = contracts.seats(&seats, &desired).collect();
     let wake = Arc::new(tokio::sync::Notify::new());
     let umem = ports[0].umem;
     let shared = ports.iter().any(|port| port.sockets > 1);
@@ -319,16 +320,17 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         let (control_end, worker_end) = mailbox(wake.clone(), ports[0].bells[w].clone(), umem.chunk_size() as usize);
         let rows = Arc::new(segment.rows(w));
         mailboxes.push((control_end, rows.clone()));
-        let mut of_worker = Sites::new(&sites);
-        of_worker.limit(limits.iter().cloned());
-        of_worker.mark(desired.tenants.iter().flat_map(|t| vec![t.dscp; t.sites.len()]));
+        let mut sites = Sites::with_room(room);
+        all.iter().for_each(|(slot, seat)| sites.seat(*slot, seat.clone()));
+        let mut tenants = Tenants::new((0..room).map(|_| Tenant::new(&[])));
+        seats.tenants(&desired).for_each(|(slot, t)| *tenants.at_mut(slot) = Tenant::new(&own_addresses(t)));
         let journey = Journey {
             tables: tables.clone(),
             sessions: Sessions::new(session_bits),
-            sites: of_worker,
-            access: Access::new(ports.len(), ends.iter().map(|(slot, _, port, end)| (*port, end.vlan, *slot))),
-            tenants: Tenants::new(desired.tenants.iter().map(|t| Tenant::new(&own_addresses(t)))),
-            shelf: Shelf::new(desired.tenants.len()),
+            sites,
+            access: Access::new(ports.len(), seats.ends(&desired).map(|(slot, _, port, end)| (port, end.vlan, slot))),
+            tenants,
+            shelf: Shelf::new(room),
             pool: umem.frames(next_chunk..next_chunk + chunks[w]),
             pieces: Vec::with_capacity(PIECES_MAX),
             out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
@@ -373,11 +375,16 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             cores: cores.clone(),
             chunks,
             depot,
+            room,
             warnings: warning.into_iter().map(|w| w.0).chain(short).collect(),
         };
         let identity = desired.hub.private_key.identity();
         let parts = Parts {
-            desired,
+            desired: Arc::new(desired),
+            seats: Arc::new(seats),
+            contracts: Arc::new(contracts),
+            tables,
+            stats_file,
             identity,
             steering,
             underlay,
@@ -392,7 +399,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             session_bits,
             notify: Notify::from_environment(),
         };
-        Control::new(parts).run(stop_signals()?).await
+        Control::new(parts).run(stop_signals()?, hang_ups()?).await
     });
     for thread in threads {
         // A worker that panicked has aborted the process already.
@@ -406,10 +413,17 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
 fn make_segment(
     claim: &RunDir,
     desired: &Desired,
-    shape: Shape,
+    seats: &Seats,
     ports: &[Port],
-    workers: impl ExactSizeIterator<Item = (usize, u32)>,
-) -> anyhow::Result<(Segment, Option<String>)> {
+    workers: &[(usize, u32)],
+) -> anyhow::Result<(Segment, StatsFile, Option<String>)> {
+    let given = seats.given();
+    let shape = Shape {
+        tenants: given.tenants as usize,
+        sites: given.ends as usize,
+        ports: ports.len(),
+        rules: given.rules as usize,
+    };
     let spec = Spec {
         hub: desired.hub.name.to_string(),
         build: env!("CARGO_PKG_VERSION").into(),
@@ -422,15 +436,16 @@ fn make_segment(
     let stats::Created { mut segment, warning } =
         Segment::create(&claim.path().join(STATS), spec).context("no place for statistics")?;
     segment.configure(|directory| {
-        crate::control::enter(directory, desired, ports)?;
-        (0..).zip(workers).try_for_each(|(w, (core, chunks))| directory.worker(w, core, chunks))
+        crate::control::enter(directory, desired, seats, ports)?;
+        (0..).zip(workers).try_for_each(|(w, (core, chunks))| directory.worker(w, *core, *chunks))
     })?;
     segment.publish()?;
-    hand_out_stats(claim, segment.descriptor()?)?;
+    let file = StatsFile::new(segment.descriptor()?.into());
+    hand_out_stats(claim, file.clone())?;
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }
-    Ok((segment, warning))
+    Ok((segment, file, warning))
 }
 
 /// Which workers there are, and how frames come to them.
@@ -638,49 +653,9 @@ fn open_all(
     Ok(all)
 }
 
-/// The tenant of each end, by slot: first the sites of all tenants, in the order of the configuration, then their access ends.
-pub fn tenants_of_ends(desired: &Desired) -> Vec<TenantSlot> {
-    let sites = |(t, tenant): (usize, &crate::config::Tenant)| vec![TenantSlot(t as u32); tenant.sites.len()];
-    let access = crate::control::ends(desired).into_iter().map(|(_, tenant, ..)| tenant);
-    desired.tenants.iter().enumerate().flat_map(sites).chain(access).collect()
-}
-
-/// The addresses from which a tenant hears of the hub: those that it was given for that, then those at its access ends.
-fn own_addresses(tenant: &crate::config::Tenant) -> Vec<IpAddr> {
-    let of_ends = tenant.access.iter().flat_map(|end| &end.addresses).map(|net| net.addr());
-    tenant.hub_addresses.iter().copied().chain(of_ends).collect()
-}
-
-/// The routes of all tenants.
-pub fn tables(desired: &Desired) -> Tables {
-    let mut builder = Tables::builder();
-    let mut slot = 0;
-    for (t, tenant) in desired.tenants.iter().enumerate() {
-        for site in &tenant.sites {
-            for prefix in &site.prefixes {
-                builder.add(TenantSlot(t as u32), *prefix, Target::Site(SiteSlot(slot)));
-            }
-            slot += 1;
-        }
-    }
-    for (slot, tenant, _, end) in crate::control::ends(desired) {
-        end.prefixes().for_each(|prefix| _ = builder.add(tenant, prefix, Target::Site(slot)));
-    }
-    for (tenant, first, filter) in filters(desired) {
-        let rules: Vec<_> = filter.rules.iter().map(|(_, rule)| rule.clone()).collect();
-        builder.filter(tenant, classifier::filter::Filter::new(&rules, filter.default), first);
-    }
-    builder.build()
-}
-
-/// The tenants that have a filter, each with the row of its first rule: its rules stand in their order, then its default.
-pub fn filters(desired: &Desired) -> impl Iterator<Item = (TenantSlot, u32, &crate::config::Filter)> {
-    let with_slot = (0..).map(TenantSlot).zip(&desired.tenants);
-    with_slot.filter_map(|(slot, tenant)| Some((slot, tenant.filter.as_ref()?))).scan(0, |next, (slot, filter)| {
-        let first = *next;
-        *next += filter.rules.len() as u32 + 1;
-        Some((slot, first, filter))
-    })
+/// SIGHUP: the configuration is to be read again.
+fn hang_ups() -> std::io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
 }
 
 /// SIGTERM and SIGINT, by name.

@@ -54,6 +54,8 @@ pub struct Hub {
     pub listen_port: u16,
     /// The configuration that it runs.
     pub config_path: String,
+    /// Which that is, and since when.
+    pub configuration: Configuration,
     /// What it chose for this processor, or was told to take.
     pub ciphers: Vec<Cipher>,
     /// The release of the kernel that it runs on.
@@ -64,6 +66,28 @@ pub struct Hub {
     pub session_capacity: Option<u32>,
     /// Packets that wait for a session now.
     pub staged: Option<u32>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Configuration {
+    /// Another one for another text, in hexadecimal digits.
+    pub hash: String,
+    /// When it was applied, RFC 3339 with the local offset: at the start, or by a reload.
+    pub applied: String,
+    /// How the last reload ended; null: there was none.
+    pub last_reload: Option<Reload>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Reload {
+    /// When, RFC 3339 with the local offset.
+    pub at: String,
+    /// Whether what was read is in force; else nothing has changed.
+    pub applied: bool,
+    /// What changed, or what is wrong: a problem a line.
+    pub text: String,
 }
 
 /// Who computes a cipher.

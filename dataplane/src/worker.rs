@@ -21,6 +21,7 @@ use crate::fit;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::{Ports, Ring};
+use crate::seats::Vacant;
 use crate::sites::{Sessions, Sites, Way};
 use crate::staging::Shelf;
 use crate::team::Team;
@@ -603,6 +604,13 @@ impl Journey {
                 Order::Neighbour(end, address, answer) => self.neighbour((end, address), answer, now),
                 Order::Expect(site, replies) => self.sites.at_mut(site).expects = replies,
                 Order::Tables(tables) => self.tables = tables,
+                Order::Seat(end, seat) => self.sites.seat(end, seat),
+                Order::Tenant(slot, tenant) => *self.tenants.at_mut(slot) = tenant,
+                Order::Vacate(vacant) => self.vacate(&vacant),
+                Order::Rows(rows) => {
+                    rows.take_over(&self.rows);
+                    self.rows = rows;
+                }
                 Order::Use(session) => self.use_session(session, now),
                 Order::Keepalive(site) => self.keepalive(site, now),
                 Order::GiveUp(site) => self.give_up(site),
@@ -620,11 +628,15 @@ impl Journey {
     }
 
     /// A message came under a session that is unknown here: it may be in an order that control sent before the message
-    /// could come. Sessions are read from the orders now, everything else at the end of the batch.
+    /// could come. Sessions are read from the orders now, and whose they are; everything else at the end of the batch. A slot
+    /// that is taken waits for the order that empties it: packets of this batch may be under the session in it.
     fn learn(&mut self) {
         while let Some(order) = self.mail.order() {
             match order {
-                Order::Publish(session) if self.postponed.is_empty() => self.sessions.publish(session),
+                Order::Publish(session) if self.sessions.is_free(session.local_index()) => {
+                    self.sessions.publish(session)
+                }
+                Order::Seat(end, seat) => self.sites.seat(end, seat),
                 other => self.postponed.push_back(other),
             }
         }
@@ -635,6 +647,17 @@ impl Journey {
         let site = self.sites.at_mut(site);
         site.sending.take_if(|session| session.local_index() == index);
         site.wanted = false;
+    }
+
+    /// Whoever was in these slots is gone, and what waits for him too.
+    fn vacate(&mut self, vacant: &Vacant) {
+        for site in &vacant.sites {
+            self.give_up(*site);
+            self.sites.vacate(*site);
+            self.rows.clear_site(*site);
+        }
+        vacant.tenants.iter().for_each(|tenant| self.rows.clear_tenant(*tenant));
+        vacant.rules.iter().cloned().flatten().for_each(|rule| self.rows.clear_rule(rule));
     }
 
     fn redirect(&mut self, slot: SiteSlot, way: Way) {

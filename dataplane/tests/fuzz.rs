@@ -442,6 +442,7 @@ impl Server {
                 match request {
                     Request::Status(reply) => drop(reply.send(Status::default())),
                     Request::Health(reply) => drop(reply.send(())),
+                    Request::Reload(reply) => drop(reply.send(ekiden_dataplane::status::Reload::default())),
                     Request::Move { reply, .. } => drop(reply.send(Err(Refused::NothingShared))),
                     Request::Handshake { site, reply, .. } => {
                         let _ = reply.send(if site == "a" { Ok(()) } else { Err(Refused::UnknownSite) });

@@ -188,6 +188,20 @@ impl Hub {
         Ok(answer)
     }
 
+    /// Writes another configuration in the place of what it has, and what `ekiden reload` makes of it.
+    pub fn reload(&self, text: &str) -> Result<Output> {
+        fs::write(&self.config, text)?;
+        let run = self.directory.join("run").display().to_string();
+        self.ekiden(&["reload", "--run-dir", &run])
+    }
+
+    /// As [`Hub::reload`], and it must be taken; what it says.
+    pub fn must_reload(&self, text: &str) -> Result<String> {
+        let output = self.reload(text)?;
+        anyhow::ensure!(output.status.success(), "ekiden reload: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     fn ask(&self, words: &[&str]) -> Result<String> {
         let run = self.directory.join("run").display().to_string();
         let output = self.ekiden(&[&["status", "--run-dir", &run], words].concat())?;

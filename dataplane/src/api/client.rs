@@ -13,11 +13,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::rundir::{API_SOCKET, DEFAULT_RUN_ROOT, is_name};
-use crate::status::{Status, render, render_tenant};
+use super::rundir::{API_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_ROOT, is_name};
+use crate::status::{Reload, Status, render, render_tenant};
 
 /// A hub answers within its own patience, or not at all; this leaves time for a long report.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a reload.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer: a hundred times the report of 10,000 sites.
 const ANSWER_BYTES: usize = 512 << 20;
 
@@ -63,6 +65,9 @@ pub enum ClientError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The hub did not take its new configuration: a problem a line.
+    #[error("{0}\nnothing was changed")]
+    NotApplied(String),
     /// The hub answered with an error.
     #[error("the hub answered {code}: {text}")]
     Refused {
@@ -80,8 +85,8 @@ pub enum ClientError {
         tenant: String,
     },
     /// The hub did not answer in time.
-    #[error("the hub did not answer on {} within {} s", .0.display(), TIMEOUT.as_secs())]
-    Timeout(PathBuf),
+    #[error("the hub did not answer on {} within {} s", .0.display(), .1.as_secs())]
+    Timeout(PathBuf, Duration),
     /// The answer was none that can be understood.
     #[error("the answer on {} can't be understood: {why}", .path.display())]
     Answer {
@@ -123,6 +128,28 @@ pub fn status_command(args: &StatusArgs, out: &mut impl Write) -> Result<(), Cli
         Err(source) => Err(ClientError::Io { path: "standard output".into(), source }),
         Ok(()) => Ok(()),
     }
+}
+
+/// What `ekiden reload` was asked.
+#[derive(Debug, clap::Args)]
+pub struct ReloadArgs {
+    /// The hub, by its name in the configuration; not needed where only one runs
+    #[arg(long, value_name = "NAME")]
+    pub hub: Option<String>,
+    /// Where the directories of running hubs are
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_ROOT, hide = true)]
+    pub run_dir: PathBuf,
+}
+
+/// `ekiden reload`: has a hub read its configuration again, and waits until it is in force or refused.
+pub fn reload_command(args: &ReloadArgs, out: &mut impl Write) -> Result<(), ClientError> {
+    let socket = find_hub(&args.run_dir, args.hub.as_deref())?.with_file_name(CONTROL_SOCKET);
+    let report: Reload = call(&socket, &Method::POST, "/v1/reload", RELOAD_TIMEOUT).map_err(|error| match error {
+        ClientError::Refused { code: 422, text } => ClientError::NotApplied(text),
+        other => other,
+    })?;
+    let written = writeln!(out, "reloaded: {}", report.text).and_then(|()| out.flush());
+    written.map_err(|source| ClientError::Io { path: "standard output".into(), source })
 }
 
 fn pretty(status: &Status) -> String {
@@ -186,20 +213,25 @@ fn listens(socket: &Path) -> Result<bool, ClientError> {
 
 /// Asks by GET.
 pub fn get<T: for<'a> Deserialize<'a>>(socket: &Path, path: &str) -> Result<T, ClientError> {
-    call(socket, &Method::GET, path)
+    call(socket, &Method::GET, path, TIMEOUT)
 }
 
 /// Asks by POST, without a body.
 pub fn post<T: for<'a> Deserialize<'a>>(socket: &Path, path: &str) -> Result<T, ClientError> {
-    call(socket, &Method::POST, path)
+    call(socket, &Method::POST, path, TIMEOUT)
 }
 
-fn call<T: for<'a> Deserialize<'a>>(socket: &Path, method: &Method, path: &str) -> Result<T, ClientError> {
+fn call<T: for<'a> Deserialize<'a>>(
+    socket: &Path,
+    method: &Method,
+    path: &str,
+    patience: Duration,
+) -> Result<T, ClientError> {
     let io_error = |source| ClientError::Io { path: socket.into(), source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io_error)?;
     let (code, body) = runtime
-        .block_on(async { tokio::time::timeout(TIMEOUT, exchange(socket, method, path)).await })
-        .map_err(|_| ClientError::Timeout(socket.into()))??;
+        .block_on(async { tokio::time::timeout(patience, exchange(socket, method, path)).await })
+        .map_err(|_| ClientError::Timeout(socket.into(), patience))??;
     let bad = |why: String| ClientError::Answer { path: socket.into(), why };
     if code.is_success() {
         return serde_json::from_slice(&body).map_err(|error| bad(error.to_string()));

@@ -63,6 +63,11 @@ fn answer(request: Request, report: &Status) {
     match request {
         Request::Status(reply) => drop(reply.send(report.clone())),
         Request::Health(reply) => drop(reply.send(())),
+        Request::Reload(reply) => drop(reply.send(crate::status::Reload {
+            at: "2026-07-01T09:00:00+09:00".into(),
+            applied: &*report.hub.name != "broken",
+            text: if &*report.hub.name == "broken" { "a:1: bad\nb:2: worse".into() } else { "1 site added".into() },
+        })),
         Request::Handshake { tenant, site, reply } => drop(reply.send(match (tenant.as_u32(), site.as_str()) {
             (1001, "a / 大阪") => Ok(()),
             (1001, "silent") => Err(Refused::NoEndpoint),
@@ -280,6 +285,29 @@ fn a_control_that_does_not_answer_is_told_of() {
     drop(inbox);
     assert_eq!(refused(get(&socket, "/v1/status")), (503, "the hub is stopping".into()));
     drop(api);
+}
+
+#[test]
+fn a_reload_says_what_changed_or_what_is_wrong() {
+    let root = tempfile::tempdir().unwrap();
+    let ask = |hub: &str| {
+        let args = client::ReloadArgs { hub: Some(hub.into()), run_dir: root.path().into() };
+        let mut out = Vec::new();
+        client::reload_command(&args, &mut out).map(|()| String::from_utf8(out).unwrap())
+    };
+    assert!(matches!(ask("lab"), Err(ClientError::NotRunning { .. })));
+    let hub = FakeHub::start(root.path(), "lab");
+    let broken = FakeHub::start(root.path(), "broken");
+    assert_eq!(ask("lab").unwrap(), "reloaded: 1 site added\n");
+    match ask("broken") {
+        Err(ClientError::NotApplied(problems)) => assert_eq!(problems, "a:1: bad\nb:2: worse"),
+        other => panic!("{other:?}"),
+    }
+    // Only to whom may change something.
+    let refused = raw(&hub.socket(API_SOCKET), &line("POST", "/v1/reload"));
+    assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}");
+    hub.stop();
+    broken.stop();
 }
 
 #[derive(Clone, Default)]

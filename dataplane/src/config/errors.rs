@@ -32,6 +32,11 @@ impl Origin {
         self.line
     }
 
+    /// The same file as a whole.
+    pub(super) fn whole_file(&self) -> Self {
+        Self { line: 0, ..self.clone() }
+    }
+
     fn position(&self) -> (u32, u32) {
         (self.turn, self.line)
     }

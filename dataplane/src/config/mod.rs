@@ -5,6 +5,7 @@
 //! once, each problem with its file and line, what was found, and what would be right.
 
 mod access;
+mod difference;
 mod errors;
 mod include;
 mod keys;
@@ -27,6 +28,7 @@ use wire::TenantId;
 
 pub use access::Access;
 pub(crate) use access::is_everybodys;
+pub use difference::{Difference, Was, difference};
 pub(crate) use errors::nearest;
 pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};

@@ -3,9 +3,10 @@
 use super::Control;
 use crate::access::Link;
 use crate::clock;
-use crate::config::{self, Desired};
+use crate::config::Desired;
 use crate::mailbox::{Order, Parcel};
 use crate::neighbours::{Action, Claim, Key, Neighbours};
+use crate::seats::Seats;
 use ahash::AHashMap;
 use crypto::Time;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use wire::arp::{self, Arp, Operation};
 use wire::ndisc::{self, Kind, Neighbour};
 use wire::vlan::Tagged;
-use wire::{DropReason, PortIndex, SiteSlot, TenantSlot, Vlan, ethernet};
+use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot, Vlan, ethernet};
 
 /// A station that claims the gateway's address is answered so often at most (RFC 5227, 2.4 names ten seconds for a host that may
 /// give its address up; the gateway does not).
@@ -36,37 +37,25 @@ pub(super) struct Ends {
 pub(super) struct End {
     pub(super) slot: SiteSlot,
     pub(super) tenant: TenantSlot,
-    /// Its place among its tenant's ends in the configuration.
-    pub(super) position: usize,
+    /// Its tenant's id, and its name in there.
+    tenant_id: TenantId,
+    pub(super) name: String,
     pub(super) link: Link,
     defended_at: Time,
 }
 
-/// The ends of a configuration: their slots, tenants, and ports. They come after all sites.
-pub fn ends(desired: &Desired) -> Vec<(SiteSlot, TenantSlot, PortIndex, &config::Access)> {
-    let sites: usize = desired.tenants.iter().map(|tenant| tenant.sites.len()).sum();
-    let of_tenants = (0..).map(TenantSlot).zip(&desired.tenants);
-    let all = of_tenants.flat_map(|(t, tenant)| tenant.access.iter().map(move |access| (t, access)));
-    let numbered = (sites as u32..).map(SiteSlot).zip(all);
-    let port = |access: &config::Access| desired.ports.iter().position(|port| port.name == access.port);
-    // A configuration whose ends have no port is refused.
-    numbered.filter_map(|(slot, (t, access))| Some((slot, t, PortIndex(port(access)? as u16), access))).collect()
-}
-
 impl Ends {
-    pub(super) fn new(desired: &Desired) -> Self {
-        let ends = ends(desired);
-        let first = ends.first().map_or(u32::MAX, |(slot, ..)| slot.0);
-        let by_place = ends.iter().enumerate().map(|(n, (_, _, port, access))| ((*port, access.vlan), n)).collect();
-        let mut positions = vec![0; desired.tenants.len()];
-        let all = ends.into_iter().map(|(slot, tenant, port, access)| {
-            let position = positions[tenant.index()];
-            positions[tenant.index()] += 1;
+    pub(super) fn new(desired: &Desired, seats: &Seats) -> Self {
+        let mut all = Vec::new();
+        let ids: AHashMap<_, _> = seats.tenants(desired).map(|(slot, tenant)| (slot, tenant.id)).collect();
+        for (slot, tenant, port, access) in seats.ends(desired) {
             let (addresses, routes) = (access.addresses.clone(), access.routes.clone());
             let link = Link { port, vlan: access.vlan, addresses, routes, state: Err(DropReason::PortDown) };
-            End { slot, tenant, position, link, defended_at: Time(0) }
-        });
-        Self { first, all: all.collect(), by_place, neighbours: Neighbours::default() }
+            all.push(End { slot, tenant, tenant_id: ids[&tenant], name: access.name(), link, defended_at: Time(0) });
+        }
+        let first = all.first().map_or(u32::MAX, |end| end.slot.0);
+        let by_place = all.iter().enumerate().map(|(n, end)| ((end.link.port, end.link.vlan), n)).collect();
+        Self { first, all, by_place, neighbours: Neighbours::default() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &End> {
@@ -87,8 +76,10 @@ impl Control {
             let attachment = bpf::Attachment { port: end.link.port.0, outer_type, outer, inner };
             let worker = (end.slot.index() % self.workers.len()) as u16;
             self.steering.set_access(attachment, bpf::AccessEnd { site: end.slot.0, worker })?;
-            for (address, mac) in &self.desired.tenants[end.tenant.index()].access[end.position].neighbours {
-                self.ends.neighbours.fix(end.tenant, (end.slot, *address), *mac, &mut actions);
+        }
+        for (slot, tenant, _, access) in self.seats.ends(&self.desired) {
+            for (address, mac) in &access.neighbours {
+                self.ends.neighbours.fix(tenant, (slot, *address), *mac, &mut actions);
             }
         }
         (0..self.ports.len()).for_each(|port| self.set_links(PortIndex(port as u16)));
@@ -335,8 +326,7 @@ impl Control {
     fn accuse(&mut self, n: usize, address: IpAddr, mac: [u8; 6], whose: &str) {
         if let Some(silent) = self.complaints.ready(std::time::Instant::now()) {
             let end = &self.ends.all[n];
-            let tenant = &self.desired.tenants[end.tenant.index()];
-            let (id, name) = (tenant.id, tenant.access[end.position].name());
+            let (id, name) = (end.tenant_id, &end.name);
             let station = super::report::mac_text(mac);
             tracing::warn!(silent, "tenant {id}, {name}: station {station} claims {whose} address {address}");
         }

@@ -3,27 +3,22 @@
 use super::{Control, SWEEP_PARTS};
 use crate::clock;
 use crate::config::{Desired, Filter};
-use crate::start::{Port, RING, filters};
+use crate::seats::Seats;
+use crate::start::{Port, RING};
 use classifier::filter::Action;
 use crypto::Time;
 use crypto::message::{self, Kind, Outgoing};
 use stats::{Directory, Full, Now, SessionState};
-use wire::{DropReason, SiteSlot, TenantSlot};
+use wire::{DropReason, SiteSlot};
 
-/// Enters everything that is configured.
-pub fn enter(directory: &mut Directory<'_>, desired: &Desired, ports: &[Port]) -> Result<(), Full> {
-    let mut slot = SiteSlot(0);
-    for (t, tenant) in (0..).map(TenantSlot).zip(&desired.tenants) {
-        directory.tenant(t, tenant.id, tenant.service_code.as_deref().unwrap_or_default(), &tenant.label)?;
-        for site in &tenant.sites {
-            directory.site(slot, t, &site.name)?;
-            slot.0 += 1;
-        }
+/// Enters everything that is configured. What is there already stays what it is.
+pub fn enter(directory: &mut Directory<'_>, desired: &Desired, seats: &Seats, ports: &[Port]) -> Result<(), Full> {
+    for (slot, tenant) in seats.tenants(desired) {
+        directory.tenant(slot, tenant.id, tenant.service_code.as_deref().unwrap_or_default(), &tenant.label)?;
     }
-    for (slot, tenant, _, access) in super::ends(desired) {
-        directory.site(slot, tenant, &access.name())?;
-    }
-    for (tenant, first, filter) in filters(desired) {
+    seats.sites(desired).try_for_each(|(slot, tenant, _, site)| directory.site(slot, tenant, &site.name))?;
+    seats.ends(desired).try_for_each(|(slot, tenant, _, access)| directory.site(slot, tenant, &access.name()))?;
+    for (tenant, first, filter) in seats.filters(desired) {
         let rules = filter.rules.iter().map(|(name, rule)| (&**name, rule.action));
         for (row, (name, action)) in (first..).zip(rules.chain([(Filter::DEFAULT, filter.default)])) {
             directory.rule(row, tenant, name, action == Action::Deny)?;
@@ -130,7 +125,19 @@ impl Control {
         });
         state.last_handshake_at.set(site.peer.last_handshake().map_or(0, |at| at.0));
         state.located.set(site.endpoint.is_some().into());
-        state.shed_packets.set(self.steering.shed(slot.0));
+        state.shed_packets.set(self.shed(slot));
+    }
+
+    /// What XDP kept from the rings of this site.
+    pub(super) fn shed(&self, slot: SiteSlot) -> u64 {
+        self.steering.shed(slot.0).saturating_sub(self.sites[slot.index()].shed_before)
+    }
+
+    /// Nobody is in the slot any more.
+    pub(super) fn forget_site(&self, slot: SiteSlot) {
+        let state = self.figures.site(slot);
+        let all = [&state.session, &state.last_handshake_at, &state.handshakes, &state.located, &state.shed_packets];
+        all.into_iter().for_each(|counter| counter.set(0));
     }
 
     /// Access ends have no session, and no moment at which they are looked at: all at once.

@@ -10,35 +10,40 @@
 mod access;
 mod figures;
 mod handshake;
+mod plan;
 mod probe;
+mod reload;
 mod report;
 mod sites;
 mod slots;
 mod timers;
 
-pub use access::ends;
 pub use figures::enter;
 pub use report::Facts;
 pub use sites::Endpoint;
 
-use crate::api::{Refused, Request};
+use crate::api::{Refused, Request, StatsFile};
 use crate::caps;
 use crate::clock;
 use crate::config::Desired;
 use crate::logging::Every;
 use crate::mailbox::{ControlEnd, Event, Order};
 use crate::notify::Notify;
+use crate::rates::Contracts;
 use crate::reassembly::Reassembly;
 use crate::reserve::Reserved;
+use crate::seats::Seats;
 use crate::seccomp;
 use crate::state::{SaveError, State};
 use crate::underlay::{Change, Reach, Underlay};
 use crate::xsk::{HEADROOM, Remains};
 use ahash::AHashMap;
+use classifier::Tables;
 use crypto::cookie::Checker;
 use crypto::peer::Activity;
 use crypto::{Identity, PublicKey, Session, SystemTimeParts, Time};
-use sites::Site;
+use reload::Reload;
+use sites::Sites;
 use slots::Slots;
 use stats::{ControlRows, Rows, Segment};
 use std::collections::VecDeque;
@@ -65,7 +70,15 @@ const SAVE: Duration = Duration::from_secs(10);
 /// What the start has prepared, and control runs from then on.
 pub struct Parts {
     /// The configuration.
-    pub desired: Desired,
+    pub desired: Arc<Desired>,
+    /// Who of it has which slot.
+    pub seats: Arc<Seats>,
+    /// What its tenants are held to.
+    pub contracts: Arc<Contracts>,
+    /// Its routes, as the workers have them.
+    pub tables: Arc<Tables>,
+    /// What is handed out to readers of the statistics.
+    pub stats_file: StatsFile,
     /// The hub's key pair.
     pub identity: Identity,
     /// XDP.
@@ -99,7 +112,10 @@ type Watched = (IpAddr, Option<IpAddr>);
 
 /// The hub's control: all that changes, in one thread.
 pub struct Control {
-    desired: Desired,
+    desired: Arc<Desired>,
+    seats: Arc<Seats>,
+    contracts: Arc<Contracts>,
+    reload: Reload,
     identity: Identity,
     steering: bpf::Steering,
     underlay: Underlay,
@@ -111,10 +127,8 @@ pub struct Control {
     ports: Vec<crate::start::Port>,
     facts: Facts,
     notify: Notify,
-    /// The slot of each tenant's first site.
-    first_site: Vec<u32>,
 
-    sites: Vec<Site>,
+    sites: Sites,
     ends: access::Ends,
     by_key: AHashMap<PublicKey, SiteSlot>,
     /// What is known of the way to each remote, and who wants to know.
@@ -160,6 +174,10 @@ impl Control {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             desired,
+            seats,
+            contracts,
+            tables,
+            stats_file,
             identity,
             steering,
             underlay,
@@ -182,26 +200,22 @@ impl Control {
             tracing::warn!("{warning}");
             facts.warnings.push(warning);
         }
-        let (sites, ends) = (Site::all(&desired, &state, workers.len()), access::Ends::new(&desired));
-        let by_key = sites.iter().enumerate().map(|(i, site)| (*site.peer.remote(), SiteSlot(i as u32))).collect();
-        let startup = (0..sites.len() as u32).map(SiteSlot).filter(|s| sites[s.index()].endpoint.is_some()).collect();
+        let sites = Sites::of(&desired, &seats, facts.room, &state, workers.len());
+        let ends = access::Ends::new(&desired, &seats);
+        let by_key = sites.iter().map(|(slot, site)| (*site.peer.remote(), slot)).collect();
+        let startup = sites.iter().filter(|(_, site)| site.endpoint.is_some()).map(|(slot, _)| slot).collect();
         let chunk_size = ports.first().map_or(2048, |port| port.chunk_size() as usize);
         let frame_max = chunk_size - HEADROOM;
-        let mut first_site = Vec::new();
-        desired.tenants.iter().fold(0, |next, tenant| {
-            first_site.push(next);
-            next + tenant.sites.len() as u32
-        });
         Self {
             reserved,
             notify,
-            first_site,
+            reload: Reload::new(tables, stats_file),
             reach: AHashMap::new(),
             slots: Slots::new(session_bits),
             sessions: AHashMap::new(),
             withdrawn: Vec::new(),
-            timers: Timers::new(sites.len()),
-            probes: Timers::new(sites.len()),
+            timers: Timers::new(sites.room()),
+            probes: Timers::new(sites.room()),
             checker: Checker::new(&identity),
             loaded_until: Time(0),
             strangers: 0,
@@ -219,6 +233,8 @@ impl Control {
             looked_at: clock::now(),
             complaints: Every::new(Duration::from_secs(10)),
             desired,
+            seats,
+            contracts,
             identity,
             steering,
             underlay,
@@ -236,7 +252,11 @@ impl Control {
     }
 
     /// Turns until `stop`, then tells the workers to stop. The segment is given back: they still count a last turn.
-    pub async fn run(mut self, mut stop: mpsc::Receiver<&'static str>) -> anyhow::Result<Segment> {
+    pub async fn run(
+        mut self,
+        mut stop: mpsc::Receiver<&'static str>,
+        mut hang_up: tokio::signal::unix::Signal,
+    ) -> anyhow::Result<Segment> {
         let wake = self.wake.clone();
         self.open().await?;
         for slot in self.startup.clone() {
@@ -272,6 +292,8 @@ impl Control {
                 _ = watchdog.tick() => self.pat_watchdog(),
                 change = self.underlay.next() => self.follow(change),
                 Some(request) = self.requests.recv() => self.serve(request),
+                Some(()) = hang_up.recv() => self.reload_wanted(None),
+                Some(read) = self.reload.news.recv() => self.apply(read).await,
                 too_big = self.reserved.too_big() => self.underlay.refresh(too_big.remote.ip()),
                 _ = startup.tick(), if !self.startup.is_empty() => self.call(),
                 _ = sweep.tick() => self.sweep(),
@@ -301,7 +323,8 @@ impl Control {
         let access = self.desired.has_access();
         caps::settle(&caps::needs(self.desired.hub.listen_port.get(), access))?;
         seccomp::confine(access)?;
-        let summary = format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.len());
+        let summary =
+            format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.iter().count());
         tracing::info!("hub {} is ready: {summary}", &*self.desired.hub.name);
         self.notify.ready(&summary);
         Ok(())
@@ -337,6 +360,12 @@ impl Control {
 
     fn heed(&mut self, event: Event) {
         match event {
+            // What a worker said before it heard that the site is gone.
+            Event::Wanted(site)
+            | Event::Confirmed { site, .. }
+            | Event::Moved { site, .. }
+            | Event::Reply { site, .. }
+                if !self.sites.has(site) => {}
             Event::Wanted(site) => self.with_peer(site, |peer, identity, cx, out| peer.want_session(identity, cx, out)),
             Event::Neighbour { end, address } => self.neighbour_wanted(end, address),
             Event::Confirmed { site, index } => {
@@ -431,11 +460,14 @@ impl Control {
 
     /// A part of all sites: their activity sets and clears timers.
     fn sweep(&mut self) {
-        let count = self.sites.len().div_ceil(SWEEP_PARTS);
+        let slots = self.seats.given().ends as usize;
+        let count = slots.div_ceil(SWEEP_PARTS);
         let from = self.swept * count;
         self.swept = (self.swept + 1) % SWEEP_PARTS;
-        for site in from..(from + count).min(self.sites.len()) {
-            self.poll(SiteSlot(site as u32));
+        for site in (from..(from + count).min(slots)).map(|slot| SiteSlot(slot as u32)) {
+            if self.sites.has(site) {
+                self.poll(site);
+            }
         }
         let now = clock::now();
         if self.swept == 0 {
@@ -457,6 +489,7 @@ impl Control {
             }
         }
         self.withdrawn.retain_mut(|session| Arc::get_mut(session).is_none());
+        self.reload.sweep(now);
     }
 
     fn run_timers(&mut self) {
@@ -491,10 +524,10 @@ impl Control {
     }
 
     fn save(&mut self) {
-        for site in &self.sites {
-            site.remember(&self.desired, &mut self.state);
+        for (_, site) in self.sites.iter() {
+            site.remember(&mut self.state);
         }
-        if let Some(stamp) = self.sites.iter().filter_map(|site| site.peer.last_stamp()).max() {
+        if let Some(stamp) = self.sites.iter().filter_map(|(_, site)| site.peer.last_stamp()).max() {
             self.state.note_stamp(stamp.0);
         }
         let saved = self.saving.take_if(|saving| saving.is_finished()).map(JoinHandle::join);
@@ -539,6 +572,7 @@ impl Control {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Health(reply) => drop(reply.send(())),
+            Request::Reload(reply) => self.reload_wanted(Some(reply)),
             Request::Handshake { tenant, site, reply } => drop(reply.send(self.handshake_now(tenant, &site))),
             Request::Move { tenant, site, worker, reply } => drop(reply.send(self.give_to(tenant, &site, worker))),
         }
@@ -548,7 +582,7 @@ impl Control {
         let t = self.desired.tenants.iter().position(|t| t.id == tenant).ok_or(Refused::UnknownTenant)?;
         let sites = &self.desired.tenants[t].sites;
         let position = sites.iter().position(|s| *s.name == *site).ok_or(Refused::UnknownSite)?;
-        Ok(SiteSlot(self.first_site[t] + position as u32))
+        Ok(self.seats.sites_of(t)[position])
     }
 
     /// Another worker for a site's sessions, also for those to come until the hub starts anew.

@@ -40,6 +40,11 @@ impl Probing {
         Self { ends, remote: None, search: Search::new(0, 0), asked: Vec::new(), id, sequence: 0 }
     }
 
+    /// From where to where it asks.
+    pub(super) fn ends(&self) -> (IpAddr, IpAddr) {
+        self.ends
+    }
+
     /// The largest outer packet on the way to this address, of which the kernel says that it takes `most` bytes; `overhead` are the
     /// tunnel's.
     pub(super) fn fits(&mut self, remote: IpAddr, most: u16, overhead: u16) -> u16 {

@@ -11,7 +11,7 @@ use crypto::aead::{Backend, Cipher, Library};
 use stats::{Snapshot, Traffic};
 use std::path::PathBuf;
 use std::time::SystemTime;
-use wire::{DropReason, SiteSlot, TenantSlot};
+use wire::{DropReason, SiteSlot};
 
 /// What does not change while the hub runs.
 pub struct Facts {
@@ -27,6 +27,8 @@ pub struct Facts {
     pub cores: Vec<usize>,
     /// Chunks that each worker owns.
     pub chunks: Vec<u32>,
+    /// Ends that there is room for, until the hub starts anew.
+    pub room: usize,
     /// Where workers that share a queue leave chunks for each other.
     pub depot: Option<std::sync::Arc<crate::depot::Depot>>,
     /// What was wrong at the start, and did not stop it.
@@ -58,7 +60,7 @@ impl Control {
             ports,
             workers: counted.workers.iter().map(|worker| self.worker(worker)).collect(),
             books: self.books(&counted),
-            tenants: (0..self.desired.tenants.len()).map(|t| self.tenant(TenantSlot(t as u32), &counted)).collect(),
+            tenants: (0..self.desired.tenants.len()).map(|place| self.tenant(place, &counted)).collect(),
             drops: counted.drops.iter().filter_map(drop).collect(),
             warnings: self.facts.warnings.clone(),
         }
@@ -75,6 +77,7 @@ impl Control {
             public_key: self.desired.hub.public_key.to_string(),
             listen_port: self.desired.hub.listen_port.get(),
             config_path: self.facts.config.display().to_string(),
+            configuration: self.configuration(),
             ciphers: ciphers(self.facts.backend),
             kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
             sessions: Some(self.sessions.len() as u32),
@@ -167,18 +170,17 @@ impl Control {
         }
     }
 
-    fn tenant(&self, slot: TenantSlot, counted: &Snapshot) -> status::Tenant {
-        let tenant = &self.desired.tenants[slot.index()];
+    fn tenant(&self, place: usize, counted: &Snapshot) -> status::Tenant {
+        let (tenant, slot) = (&self.desired.tenants[place], self.seats.tenant(place));
         let found = counted.tenants.iter().find(|found| found.slot == slot.index());
         let drops = found.into_iter().flat_map(|found| &found.drops);
         let drops = drops
             .filter_map(|(number, packets, _)| Some((DropReason::from_number(*number)?.name().to_owned(), *packets)));
-        let first = self.first_site[slot.index()];
         status::Tenant {
             id: tenant.id.as_u32(),
             service_code: tenant.service_code.as_ref().map(|code| code.to_string()),
             label: Some(tenant.label.to_string()).filter(|label| !label.is_empty()),
-            sites: (0..tenant.sites.len()).map(|i| self.site(SiteSlot(first + i as u32), counted)).collect(),
+            sites: self.seats.sites_of(place).iter().map(|slot| self.site(*slot, counted)).collect(),
             access: self.ends.iter().filter(|end| end.tenant == slot).map(|end| self.access(end, counted)).collect(),
             drops: drops.collect(),
             filter: found.into_iter().flat_map(|found| counted.rules_of(found)).map(rule).collect(),
@@ -186,7 +188,6 @@ impl Control {
     }
 
     fn access(&self, end: &super::access::End, counted: &Snapshot) -> status::Access {
-        let configured = &self.desired.tenants[end.tenant.index()].access[end.position];
         let found = counted.sites.binary_search_by_key(&end.slot.index(), |found| found.slot);
         let (traffic, staged) =
             found.map_or((Traffic::default(), 0), |at| (counted.sites[at].traffic, counted.sites[at].staged));
@@ -200,9 +201,9 @@ impl Control {
             .collect();
         neighbours.sort_by_key(|neighbour| neighbour.address);
         status::Access {
-            name: configured.name(),
+            name: end.name.clone(),
             up: end.link.state.is_ok(),
-            addresses: configured.addresses.iter().map(ToString::to_string).collect(),
+            addresses: end.link.addresses.iter().map(ToString::to_string).collect(),
             mtu: end.link.state.ok().map(|(_, mtu)| mtu.into()),
             rx_packets: traffic.rx_packets,
             rx_bytes: traffic.rx_bytes,
@@ -221,7 +222,7 @@ impl Control {
         let (traffic, staged) = found.map_or((Traffic::default(), 0), |found| (found.traffic, found.staged));
         let reach = site.endpoint.and_then(|e| self.reach.get(&(e.remote.ip(), e.local))).and_then(|(reach, _)| *reach);
         status::Site {
-            name: self.desired.tenants[site.tenant.index()].sites[site.position].name.to_string(),
+            name: site.name.to_string(),
             public_key: site.peer.remote().to_string(),
             endpoint: site.endpoint.map(|e| e.remote),
             local: site.way.ends.map(|ends| ends.local()),
@@ -238,7 +239,7 @@ impl Control {
             tx_packets: traffic.tx_packets,
             tx_bytes: traffic.tx_bytes,
             staged: staged as u32,
-            shed_packets: self.steering.shed(slot.0),
+            shed_packets: self.shed(slot),
             rx_over_rate: found.map_or(0, |found| found.rx_over_rate),
             tx_over_rate: found.map_or(0, |found| found.tx_over_rate),
             path: site.endpoint.map(|_| self.path(reach, site)),

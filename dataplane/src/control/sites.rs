@@ -3,8 +3,9 @@
 use super::probe::Probing;
 use super::{Control, SAVE, unix_now};
 use crate::clock;
-use crate::config::{Desired, Role};
+use crate::config::{self, Desired, Name, Role};
 use crate::mailbox::Order;
+use crate::seats::Seats;
 use crate::sites::{Path, Way};
 use crate::state::{Known, State};
 use crate::underlay::Reach;
@@ -15,7 +16,7 @@ use crypto::peer::{Action, Context, Peer};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
-use wire::{DropReason, Endpoints, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantSlot};
+use wire::{DropReason, Endpoints, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantId, TenantSlot};
 
 /// Bytes that a data message adds to its inner packet: header and tag.
 const SEALED: u16 = 32;
@@ -33,8 +34,9 @@ pub struct Endpoint {
 pub(super) struct Site {
     pub(super) peer: Peer,
     pub(super) tenant: TenantSlot,
-    /// Its place among its tenant's sites in the configuration.
-    pub(super) position: usize,
+    /// Its tenant's id and its name in there: who it is, whatever else changes.
+    tenant_id: TenantId,
+    pub(super) name: Name,
     pub(super) endpoint: Option<Endpoint>,
     /// The message that last moved the endpoint: only a later one may move it again.
     moved_by: Option<(u32, u64)>,
@@ -51,6 +53,8 @@ pub(super) struct Site {
     pub(super) handshake: Option<u32>,
     /// The worker that receives what comes under its sessions, where XDP spreads.
     pub(super) worker: u16,
+    /// What XDP had counted for whoever was in the slot before.
+    pub(super) shed_before: u64,
     udp_checksum: bool,
     /// The largest inner packet that it is sent, if that is configured.
     mtu: Option<u16>,
@@ -58,59 +62,121 @@ pub(super) struct Site {
     pub(super) probing: Option<Box<Probing>>,
 }
 
+/// All sites by slot. In some slots there is none: access ends have slots too, and who has gone leaves one.
+pub(super) struct Sites(Vec<Option<Site>>);
+
+impl Sites {
+    /// All sites of the configuration, each with what is remembered of it; and room for others.
+    pub(super) fn of(desired: &Desired, seats: &Seats, room: usize, state: &State, workers: usize) -> Self {
+        let mut this = Self((0..room).map(|_| None).collect());
+        for (slot, tenant, of, site) in seats.sites(desired) {
+            this.put(slot, Site::new(slot, (tenant, of.id), site, desired.probe_ends(of, site), state, workers));
+        }
+        this
+    }
+
+    pub(super) fn put(&mut self, slot: SiteSlot, site: Site) {
+        self.0[slot.index()] = Some(site);
+    }
+
+    pub(super) fn take(&mut self, slot: SiteSlot) -> Option<Site> {
+        self.0[slot.index()].take()
+    }
+
+    /// Whether a site is there.
+    pub(super) fn has(&self, slot: SiteSlot) -> bool {
+        self.0.get(slot.index()).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SiteSlot, &Site)> {
+        (0..).map(SiteSlot).zip(&self.0).filter_map(|(slot, site)| Some((slot, site.as_ref()?)))
+    }
+
+    /// Slots.
+    pub(super) fn room(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl std::ops::Index<usize> for Sites {
+    type Output = Site;
+
+    fn index(&self, slot: usize) -> &Site {
+        self.0[slot].as_ref().expect("who asks for a site has it from a table of those that are there")
+    }
+}
+
+impl std::ops::IndexMut<usize> for Sites {
+    fn index_mut(&mut self, slot: usize) -> &mut Site {
+        self.0[slot].as_mut().expect("who asks for a site has it from a table of those that are there")
+    }
+}
+
 impl Site {
-    /// All sites of the configuration, each with what is remembered of it.
-    pub(super) fn all(desired: &Desired, state: &State, workers: usize) -> Vec<Self> {
-        let mut all = Vec::new();
+    /// A site of the configuration, with what is remembered of it.
+    pub(super) fn new(
+        slot: SiteSlot,
+        (tenant, tenant_id): (TenantSlot, TenantId),
+        site: &config::Site,
+        probe: Option<(IpAddr, IpAddr)>,
+        state: &State,
+        workers: usize,
+    ) -> Self {
         // A site listens to no initiation older than one that it has heard, and the clock may have been set back since. What was
         // sent after the last save is not known, but when that was.
         let stamped = state.stamped().map(|stamp| crypto::Tai64n(stamp).later(SAVE.as_secs()));
-        for (t, tenant) in desired.tenants.iter().enumerate() {
-            for (position, site) in tenant.sites.iter().enumerate() {
-                let known = state.known(tenant.id, &site.name, &site.public_key.0);
-                let last_timestamp = known.and_then(|k| k.timestamp).map(crypto::Tai64n);
-                let owner = all.len() as u32;
-                let keepalive = site.keepalive_s.map(|s| Duration::from_secs(s.get().into()));
-                let psk = site.preshared_key.as_ref().map(|key| *key.bytes());
-                let mut peer = Peer::new(owner, site.public_key, psk, keepalive, last_timestamp);
-                if let Some(stamp) = stamped {
-                    peer.stamp_after(stamp);
-                }
-                let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
-                let configured = site.endpoint.map(|remote| Endpoint { remote, local: None });
-                all.push(Self {
-                    peer,
-                    tenant: TenantSlot(t as u32),
-                    position,
-                    endpoint: seen.or(configured),
-                    moved_by: None,
-                    proven: false,
-                    way: Way { ends: None, out: Err(DropReason::SiteNoEndpoint) },
-                    waiting: None,
-                    sending: None,
-                    handshake: None,
-                    worker: (owner as usize % workers) as u16,
-                    udp_checksum: site.udp_checksum,
-                    mtu: site.mtu.map(NonZeroU16::get),
-                    probing: desired.probe_ends(tenant, site).map(|ends| Box::new(Probing::new(ends))),
-                });
-            }
+        let known = state.known(tenant_id, &site.name, &site.public_key.0);
+        let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
+        let configured = site.endpoint.map(|remote| Endpoint { remote, local: None });
+        Self {
+            peer: peer(slot, site, known.and_then(|k| k.timestamp).map(crypto::Tai64n), stamped),
+            tenant,
+            tenant_id,
+            name: site.name.clone(),
+            endpoint: seen.or(configured),
+            moved_by: None,
+            proven: false,
+            way: Way { ends: None, out: Err(DropReason::SiteNoEndpoint) },
+            waiting: None,
+            sending: None,
+            handshake: None,
+            worker: (slot.index() % workers) as u16,
+            shed_before: 0,
+            udp_checksum: site.udp_checksum,
+            mtu: site.mtu.map(NonZeroU16::get),
+            probing: probe.map(|ends| Box::new(Probing::new(ends))),
         }
-        all
+    }
+
+    /// Other keys: a peer in the place of the old one, which is given back. It goes on where that one was with its time stamps.
+    pub(super) fn rekey(&mut self, slot: SiteSlot, site: &config::Site) -> Peer {
+        let same = site.public_key == *self.peer.remote();
+        let heard = self.peer.last_timestamp().filter(|_| same);
+        self.proven &= same;
+        let peer = peer(slot, site, heard, self.peer.last_stamp());
+        std::mem::replace(&mut self.peer, peer)
+    }
+
+    /// What of its way is configured otherwise.
+    pub(super) fn configure(&mut self, site: &config::Site, probe: Option<(IpAddr, IpAddr)>) {
+        self.peer.set_keepalive(keepalive(site));
+        self.udp_checksum = site.udp_checksum;
+        self.mtu = site.mtu.map(NonZeroU16::get);
+        if self.probing.as_ref().map(|probing| probing.ends()) != probe {
+            self.probing = probe.map(|ends| Box::new(Probing::new(ends)));
+        }
     }
 
     /// Writes into `state` what must outlive the hub.
-    pub(super) fn remember(&self, desired: &Desired, state: &mut State) {
-        let tenant = &desired.tenants[self.tenant.index()];
-        let site = &tenant.sites[self.position];
+    pub(super) fn remember(&self, state: &mut State) {
         if self.endpoint.is_some() || self.peer.last_timestamp().is_some() {
             let known = Known {
-                public_key: site.public_key.0,
+                public_key: self.peer.remote().0,
                 endpoint: self.endpoint.map(|e| e.remote),
                 local: self.endpoint.and_then(|e| e.local),
                 timestamp: self.peer.last_timestamp().map(|t| t.0),
             };
-            state.remember(tenant.id, &site.name, known);
+            state.remember(self.tenant_id, &self.name, known);
         }
     }
 
@@ -140,6 +206,19 @@ impl Site {
         let payload_max = fits.saturating_sub(headers);
         Way { ends: ends(hop.local), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
+}
+
+fn peer(slot: SiteSlot, site: &config::Site, heard: Option<crypto::Tai64n>, said: Option<crypto::Tai64n>) -> Peer {
+    let psk = site.preshared_key.as_ref().map(|key| *key.bytes());
+    let mut peer = Peer::new(slot.0, site.public_key, psk, keepalive(site), heard);
+    if let Some(stamp) = said {
+        peer.stamp_after(stamp);
+    }
+    peer
+}
+
+fn keepalive(site: &config::Site) -> Option<Duration> {
+    site.keepalive_s.map(|s| Duration::from_secs(s.get().into()))
 }
 
 impl Control {
@@ -346,7 +425,7 @@ impl Control {
         self.set_way(slot);
     }
 
-    fn unwatch(&mut self, slot: SiteSlot, endpoint: Endpoint) {
+    pub(super) fn unwatch(&mut self, slot: SiteSlot, endpoint: Endpoint) {
         let key = (endpoint.remote.ip(), endpoint.local);
         let Some((_, sites)) = self.reach.get_mut(&key) else { return };
         sites.retain(|s| *s != slot);

@@ -5,7 +5,10 @@ use std::fmt::Write;
 use wire::DROP_REASONS;
 
 use super::table::{Table, ago, bytes, clean, count, duration, or_dash, wrap};
-use super::{Access, Books, Cipher, CopyMode, Hub, Path, Port, SessionState, Site, Status, Tenant, Worker, XdpMode};
+use super::{
+    Access, Books, Cipher, Configuration, CopyMode, Hub, Path, Port, Reload, SessionState, Site, Status, Tenant,
+    Worker, XdpMode,
+};
 
 /// Lines are kept within this where the data allows; a long name or an IPv6 endpoint is shown whole all the same.
 const WIDTH: usize = 118;
@@ -30,6 +33,19 @@ pub fn render(status: &Status) -> String {
     out.push('\n');
     drops(&mut out, status);
     out
+}
+
+fn configuration(configuration: &Configuration) -> String {
+    format!("{} since {}", clean(&configuration.hash), clean(&configuration.applied))
+}
+
+/// How the last one ended; of several problems the first.
+fn reload(last: &Reload) -> String {
+    let what = last.text.lines().next().unwrap_or_default();
+    let more = last.text.lines().count().saturating_sub(1);
+    let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    let how = if last.applied { "applied" } else { "REFUSED, nothing was changed" };
+    format!("{how} at {}: {}{more}", clean(&last.at), clean(what))
 }
 
 /// One tenant, with all that is known of each site.
@@ -125,6 +141,8 @@ fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
         ("", aead(1)),
         ("kernel", or_dash(hub.kernel.as_deref().map(clean))),
         ("config", clean(&hub.config_path)),
+        ("", configuration(&hub.configuration)),
+        ("reload", hub.configuration.last_reload.as_ref().map_or_else(|| "none yet".into(), reload)),
         (
             "sites",
             format!(

@@ -15,6 +15,15 @@ fn example() -> Status {
             public_key: "hub+key=".into(),
             listen_port: 51820,
             config_path: "/etc/ekiden/lab.toml".into(),
+            configuration: Configuration {
+                hash: "00c0ffee00c0ffee".into(),
+                applied: "2026-07-01T09:00:00+09:00".into(),
+                last_reload: Some(Reload {
+                    at: "2026-07-02T10:30:00+09:00".into(),
+                    applied: false,
+                    text: "lab.toml:3: listen_port is bad\nlab.toml:9: mtu is bad".into(),
+                }),
+            },
             ciphers: vec![
                 Cipher {
                     name: "ChaCha20-Poly1305".into(),
@@ -180,6 +189,8 @@ const EXPECTED: &str = r"hub lab: ekiden 0.1.0, pid 4242, up 1 d 3 h (since 2026
               AES-256-GCM: aws-lc
   kernel      6.1.0-37-amd64
   config      /etc/ekiden/lab.toml
+              00c0ffee00c0ffee since 2026-07-01T09:00:00+09:00
+  reload      REFUSED, nothing was changed at 2026-07-02T10:30:00+09:00: lab.toml:3: listen_port is bad (and 1 more)
   sites       1 of 3 with a session, 1 tenants; 3 of 65,536 session slots in use; 7 packets staged
   packets     1,234,512 came, 1,234,503 went, 9 under way
 

@@ -1,0 +1,355 @@
+//! A hub that has gone from configuration to configuration does what one does that has started with the last of them.
+
+use super::*;
+use crate::config::load;
+use ahash::AHashMap;
+use classifier::Target;
+use proptest::prelude::*;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+const HEAD: &str = "[hub]\nname = \"lab\"\nprivate_key_file = \"hub.key\"\nlisten_port = 51820\n[[port]]\nname = \"d0\"\nrole = \"wan\"\n";
+const TENANTS: u32 = 3;
+const SITES: u8 = 4;
+const NETS: u8 = 6;
+
+/// A directory with a key file, to write configurations into.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let key = place.0.path().join("hub.key");
+        fs::write(&key, format!("{}=\n", "B".repeat(43 - 1) + "A")).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        place
+    }
+
+    fn load(&self, text: &str) -> Desired {
+        let path = self.0.path().join("hub.toml");
+        fs::write(&path, text).unwrap();
+        load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+    }
+}
+
+/// What may differ between two configurations.
+#[derive(Clone, Debug)]
+struct Wanted {
+    tenants: Vec<Option<WantedTenant>>,
+    backwards: bool,
+}
+
+#[derive(Clone, Debug)]
+struct WantedTenant {
+    rate: u8,
+    dscp: u8,
+    filter: u8,
+    own: bool,
+    /// For each net the site that has it.
+    nets: Vec<u8>,
+    sites: Vec<Option<(u8, u8, u8)>>,
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let site = proptest::option::weighted(0.7, (0..2u8, 0..3u8, 0..4u8));
+    let tenant = (
+        0..3u8,
+        0..2u8,
+        0..4u8,
+        any::<bool>(),
+        proptest::collection::vec(0..SITES + 1, usize::from(NETS)),
+        proptest::collection::vec(site, usize::from(SITES)),
+    );
+    let tenant =
+        tenant.prop_map(|(rate, dscp, filter, own, nets, sites)| WantedTenant { rate, dscp, filter, own, nets, sites });
+    let tenants = proptest::collection::vec(proptest::option::weighted(0.8, tenant), TENANTS as usize);
+    (tenants, any::<bool>()).prop_map(|(tenants, backwards)| Wanted { tenants, backwards })
+}
+
+impl Wanted {
+    fn text(&self) -> String {
+        let mut text = HEAD.to_owned();
+        let mut tenants: Vec<_> = self.tenants.iter().enumerate().filter_map(|(n, t)| Some((n, t.as_ref()?))).collect();
+        if self.backwards {
+            tenants.reverse();
+        }
+        for (n, tenant) in tenants {
+            let _ = writeln!(text, "[[tenant]]\nid = {}\nlabel = \"{}\"", n + 1, tenant.rate);
+            if tenant.rate > 0 {
+                let _ = writeln!(text, "rate = \"{} Mbit/s\"", tenant.rate);
+            }
+            if tenant.dscp > 0 {
+                let _ = writeln!(text, "dscp = \"copy\"");
+            }
+            if tenant.own {
+                let _ = writeln!(text, "hub_addresses = [\"10.99.0.1\"]");
+            }
+            for rule in 0..tenant.filter {
+                let _ = writeln!(text, "[[tenant.filter]]\naction = \"deny\"\nto = [\"10.9.{rule}.0/25\"]");
+            }
+            for (s, site) in tenant.sites.iter().enumerate() {
+                let Some((key, rate, other)) = site else { continue };
+                let key = format!("{:A<43}=", format!("{n}{s}{key}"));
+                let nets = tenant.nets.iter().enumerate().filter(|(_, of)| usize::from(**of) == s);
+                let nets: Vec<_> = nets.map(|(net, _)| format!("10.9.{net}.0/24")).collect();
+                let _ = writeln!(text, "[[tenant.site]]\nname = \"s{s}\"\npublic_key = \"{key}\"\nprefixes = {nets:?}");
+                if *rate > 0 {
+                    let _ = writeln!(text, "rate = \"{rate} Mbit/s\"");
+                }
+                match other {
+                    0 => {}
+                    1 => text.push_str("mtu = 1400\n"),
+                    2 => text.push_str("endpoint = \"192.0.2.7:51820\"\n"),
+                    _ => text.push_str("keepalive_s = 25\n"),
+                }
+            }
+        }
+        text
+    }
+}
+
+/// All that is told to control and the workers, by slot.
+struct Hub {
+    desired: Arc<Desired>,
+    seats: Arc<Seats>,
+    contracts: Arc<Contracts>,
+    tables: Arc<Tables>,
+    tenants: AHashMap<TenantSlot, Vec<IpAddr>>,
+    ends: AHashMap<SiteSlot, Seat>,
+    sites: AHashMap<SiteSlot, config::Site>,
+    vacant: Vacant,
+}
+
+impl Hub {
+    fn start(desired: Desired) -> Self {
+        let seats = Seats::first(&desired);
+        let contracts = Contracts::default().next(&desired);
+        Self {
+            tables: Arc::new(seats.tables(&desired)),
+            tenants: seats.tenants(&desired).map(|(slot, tenant)| (slot, own_addresses(tenant))).collect(),
+            ends: contracts.seats(&seats, &desired).collect(),
+            sites: seats.sites(&desired).map(|(slot, .., site)| (slot, site.clone())).collect(),
+            vacant: Vacant::default(),
+            desired: Arc::new(desired),
+            seats: Arc::new(seats),
+            contracts: Arc::new(contracts),
+        }
+    }
+
+    fn plan(&mut self, new: Desired) -> Result<Plan, String> {
+        plan((&self.desired, &self.seats, &self.contracts), new, 64, &mut self.vacant)
+    }
+
+    fn apply(&mut self, plan: &Plan) {
+        for slot in &plan.vacant.sites {
+            self.sites.remove(slot).expect("it was there");
+            self.ends.remove(slot).expect("it was there");
+        }
+        plan.vacant.tenants.iter().for_each(|slot| _ = self.tenants.remove(slot).expect("it was there"));
+        self.tenants.extend(plan.tenants.iter().cloned());
+        self.ends.extend(plan.ends.iter().cloned());
+        for added in &plan.added {
+            assert!(self.sites.insert(added.slot, added.site.clone()).is_none(), "two in slot {:?}", added.slot);
+        }
+        for changed in &plan.changed {
+            assert!(self.sites.insert(changed.slot, changed.site.clone()).is_some(), "nobody in {:?}", changed.slot);
+        }
+        if let Some(tables) = &plan.tables {
+            self.tables = tables.clone();
+        }
+        self.desired = plan.desired.clone();
+        self.seats = plan.seats.clone();
+        self.contracts = plan.contracts.clone();
+        self.vacant.extend(&plan.vacant);
+    }
+
+    /// Everything about everybody, by name and without slots.
+    fn told(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let name: AHashMap<SiteSlot, String> = self
+            .seats
+            .sites(&self.desired)
+            .map(|(slot, _, of, site)| (slot, format!("{}/{}", of.id, &*site.name)))
+            .collect();
+        for (slot, tenant) in self.seats.tenants(&self.desired) {
+            all.push(format!("{}: {:?}, own {:?}", tenant.id, tenant.label, self.tenants[&slot]));
+            for net in 0..NETS {
+                for last in [1, 129] {
+                    let address = IpAddr::from([10, 9, net, last]);
+                    let to = self.tables.route(slot, address).map(|Target::Site(site)| &name[&site]);
+                    let packet = udp_to([10, 9, net, last]);
+                    let rule = self.tables.filter(slot, &packet).map(|verdict| match verdict {
+                        classifier::Verdict::Rule(row, action) => (row - self.first_rule(slot), action),
+                        classifier::Verdict::Unreadable => panic!("it can be read"),
+                    });
+                    all.push(format!("{}: {address} to {to:?} by {rule:?}", tenant.id));
+                }
+            }
+        }
+        for (slot, tenant, of, site) in self.seats.sites(&self.desired) {
+            let seat = &self.ends[&slot];
+            assert_eq!(seat.tenant, tenant);
+            all.push(format!("{}/{:?}: {:?} {:?}", of.id, site.name, seat.limits, seat.dscp));
+            // All that control goes by.
+            assert_eq!(self.sites[&slot], *site);
+        }
+        all.sort();
+        all
+    }
+
+    fn first_rule(&self, tenant: TenantSlot) -> u32 {
+        self.seats.filters(&self.desired).find(|(slot, ..)| *slot == tenant).expect("it has a filter").1
+    }
+
+    /// Nobody shares a slot, and a vacant one is nobody's.
+    fn slots_are_apart(&self) {
+        let sites: Vec<u32> = self.seats.sites(&self.desired).map(|(slot, ..)| slot.0).collect();
+        let tenants: Vec<u32> = self.seats.tenants(&self.desired).map(|(slot, _)| slot.0).collect();
+        let rules =
+            self.seats.filters(&self.desired).flat_map(|(_, first, filter)| first..=first + filter.rules.len() as u32);
+        let given = self.seats.given();
+        let vacant = &self.vacant;
+        for (taken, vacant, given) in [
+            (sites, vacant.sites.iter().map(|slot| slot.0).collect(), given.ends),
+            (tenants, vacant.tenants.iter().map(|slot| slot.0).collect(), given.tenants),
+            (rules.collect(), vacant.rules.iter().cloned().flatten().collect::<Vec<_>>(), given.rules),
+        ] {
+            let mut all: Vec<u32> = taken.into_iter().chain(vacant).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..given).collect::<Vec<_>>(), "each slot that was given is somebody's, or vacant, once");
+        }
+    }
+}
+
+/// An IPv4 packet of UDP.
+fn udp_to(to: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0; 28];
+    (packet[0], packet[3], packet[8], packet[9]) = (0x45, 28, 64, 17);
+    packet[12..16].copy_from_slice(&[10, 9, 0, 1]);
+    packet[16..20].copy_from_slice(&to);
+    packet[25] = 8;
+    packet
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_hub_that_was_reloaded_is_one_that_started_so(all in proptest::collection::vec(wanted(), 2..5)) {
+        let place = Place::new();
+        let mut hub = Hub::start(place.load(&all[0].text()));
+        for next in &all[1..] {
+            let before: AHashMap<_, _> = hub.seats.sites(&hub.desired).map(|(slot, _, of, site)| ((of.id, site.name.clone()), slot)).collect();
+            let plan = hub.plan(place.load(&next.text())).unwrap();
+            hub.apply(&plan);
+            hub.slots_are_apart();
+            let fresh = Hub::start(place.load(&next.text()));
+            prop_assert_eq!(hub.told(), fresh.told());
+            for (slot, _, of, site) in hub.seats.sites(&hub.desired) {
+                let was = before.get(&(of.id, site.name.clone()));
+                prop_assert!(was.is_none_or(|was| *was == slot), "{:?} has another slot", site.name);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_has_not_changed_is_not_in_the_plan(first in wanted(), next in wanted()) {
+        let place = Place::new();
+        let (old, new) = (place.load(&first.text()), place.load(&next.text()));
+        let mut hub = Hub::start(place.load(&first.text()));
+        let plan = hub.plan(place.load(&next.text())).unwrap();
+        let named = |slot: SiteSlot| {
+            plan.ends.iter().any(|(of, _)| *of == slot) || plan.changed.iter().any(|changed| changed.slot == slot)
+        };
+        for (slot, _, of, site) in plan.seats.sites(&new) {
+            let tenant = old.tenants.iter().find(|tenant| tenant.id == of.id);
+            let same_tenant = tenant.filter(|tenant| (tenant.rates, tenant.dscp) == (of.rates, of.dscp));
+            let was = same_tenant.and_then(|tenant| tenant.sites.iter().find(|was| was.name == site.name));
+            if was == Some(site) {
+                prop_assert!(!named(slot), "{:?}", site);
+            }
+            let key = tenant.and_then(|tenant| tenant.sites.iter().find(|was| was.name == site.name)).map(|was| was.public_key);
+            for changed in plan.changed.iter().filter(|changed| changed.slot == slot) {
+                prop_assert_eq!(changed.keys, key != Some(site.public_key));
+            }
+        }
+        if first.text() == next.text() {
+            prop_assert!(plan.tables.is_none() && plan.orders().count() == 0);
+        }
+    }
+}
+
+#[test]
+fn the_same_again_is_nothing_to_do() {
+    let place = Place::new();
+    let text = format!(
+        "{HEAD}[[tenant]]\nid = 1\nrate = \"1 Mbit/s\"\n[[tenant.site]]\nname = \"a\"\npublic_key = \"{:A<43}=\"\nprefixes = [\"10.9.1.0/24\"]\n",
+        "1"
+    );
+    let mut hub = Hub::start(place.load(&text));
+    let plan = hub.plan(place.load(&format!("# another text\n{text}"))).unwrap();
+    assert_eq!((plan.orders().count(), plan.added.len(), plan.changed.len()), (0, 0, 0));
+    assert!(plan.vacant.is_empty());
+    assert_eq!(plan.summary.to_string(), "nothing changed");
+    let ends = |plan: &Plan| plan.ends.len();
+    // A tenant's rate is all its sites'.
+    let plan = hub.plan(place.load(&text.replace("1 Mbit/s", "2 Mbit/s"))).unwrap();
+    assert_eq!((ends(&plan), plan.summary.to_string().as_str()), (1, "1 tenant changed"));
+}
+
+#[test]
+fn what_takes_a_restart_is_refused_by_name() {
+    let place = Place::new();
+    let own = "[[tenant]]\nid = 1\n";
+    let access = "[[tenant.access]]\nport = \"d0\"\nvlan = 100\naddresses = [\"10.9.2.254/24\"]\n";
+    let text = format!("{HEAD}{own}");
+    let cases = [
+        (text.replace("\"lab\"", "\"other\""), "name of [hub] is another one"),
+        (text.replace("51820", "51821"), "listen_port of [hub] is another one"),
+        (text.replace("51820", "51820\ncrypto = { chacha20_poly1305 = \"ring\" }"), "crypto of [hub] is another one"),
+        (format!("{text}[workers]\ncores = [1]\n"), "cores of [workers] is another one"),
+        (format!("{text}[workers]\nidle = \"spin\"\n"), "idle of [workers] is another one"),
+        (format!("{text}[stats]\nmemory_mib = 64\n"), "memory_mib of [stats] is another one"),
+        (text.replace("\"wan\"", "\"wan\"\ncopy = true"), "hub.toml:5: port \"d0\" is configured otherwise"),
+        (text.replace("\"d0\"", "\"d1\""), "hub.toml:6: port \"d1\" is new"),
+        (format!("{text}{access}"), "hub.toml:10: the access ends of tenant 1 are others"),
+    ];
+    for (new, expected) in cases {
+        let mut hub = Hub::start(place.load(&text));
+        let said = hub.plan(place.load(&new)).unwrap_err();
+        assert!(said.contains(expected) && said.contains("restart it"), "{said:?}, not {expected:?}");
+    }
+    let mut hub = Hub::start(place.load(&format!("{text}{access}")));
+    let said = hub.plan(place.load(HEAD)).unwrap_err();
+    assert!(said.contains("tenant 1 is gone and had access ends"), "{said}");
+}
+
+#[test]
+fn more_than_there_is_room_for_is_refused_and_gone_ones_make_room() {
+    let place = Place::new();
+    let of = |sites: std::ops::Range<u32>| {
+        let mut text = format!("{HEAD}[[tenant]]\nid = 1\n");
+        for site in sites {
+            let _ = writeln!(
+                text,
+                "[[tenant.site]]\nname = \"{site}\"\npublic_key = \"{:A<43}=\"\nprefixes = []",
+                format!("{site:04}")
+            );
+        }
+        place.load(&text)
+    };
+    let mut hub = Hub::start(of(0..60));
+    assert!(hub.plan(of(0..65)).unwrap_err().contains("room for 64 sites"), "65");
+    assert!(hub.vacant.is_empty());
+    let plan = hub.plan(of(10..64)).unwrap();
+    hub.apply(&plan);
+    assert_eq!(hub.vacant.sites.len(), 10);
+    let plan = hub.plan(of(10..74)).unwrap();
+    hub.apply(&plan);
+    hub.slots_are_apart();
+    assert!(hub.vacant.is_empty());
+    assert!(hub.plan(of(10..75)).is_err());
+}
