@@ -295,6 +295,12 @@ fn the_same_again_is_nothing_to_do() {
     assert!(plan.vacant.is_empty());
     assert_eq!(plan.summary.to_string(), "nothing changed");
     let ends = |plan: &Plan| plan.ends.len();
+    // A filter is in the tables, though no route is another.
+    let filter = "id = 1\nfilter_default = \"deny\"\n[[tenant.filter]]\naction = \"allow\"\n";
+    let plan = hub
+        .plan(place.load(&text.replace("id = 1\nrate = \"1 Mbit/s\"\n", &format!("rate = \"1 Mbit/s\"\n{filter}"))))
+        .unwrap();
+    assert_eq!((plan.tables.is_some(), plan.summary.to_string().as_str()), (true, "1 filter changed"));
     // A tenant's rate is all its sites'.
     let plan = hub.plan(place.load(&text.replace("1 Mbit/s", "2 Mbit/s"))).unwrap();
     assert_eq!((ends(&plan), plan.summary.to_string().as_str()), (1, "1 tenant changed"));
@@ -314,7 +320,7 @@ fn what_takes_a_restart_is_refused_by_name() {
         (format!("{text}[workers]\nidle = \"spin\"\n"), "idle of [workers] is another one"),
         (format!("{text}[stats]\nmemory_mib = 64\n"), "memory_mib of [stats] is another one"),
         (text.replace("\"wan\"", "\"wan\"\ncopy = true"), "hub.toml:5: port \"d0\" is configured otherwise"),
-        (text.replace("\"d0\"", "\"d1\""), "hub.toml:6: port \"d1\" is new"),
+        (text.replace("\"d0\"", "\"d1\""), "hub.toml:5: port \"d1\" is new"),
         (format!("{text}{access}"), "hub.toml:10: the access ends of tenant 1 are others"),
     ];
     for (new, expected) in cases {
