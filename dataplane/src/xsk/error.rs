@@ -49,6 +49,8 @@ pub enum Step {
     Bind {
         /// Zero-copy, as opposed to copy.
         zero_copy: bool,
+        /// For packets in several descriptors, too.
+        multi_buffer: bool,
     },
     /// Bind with the UMEM and so the mode of another socket.
     BindShared,
@@ -76,8 +78,13 @@ impl fmt::Display for Step {
             Step::LearnOffsets => f.write_str("learn the layout of the rings"),
             Step::Map(ring) => write!(f, "map the {ring} ring"),
             Step::BusyPoll => f.write_str("turn on busy polling"),
-            Step::Bind { zero_copy: true } => f.write_str("bind in zero-copy mode"),
-            Step::Bind { zero_copy: false } => f.write_str("bind in copy mode"),
+            Step::Bind { zero_copy, multi_buffer } => {
+                let (mode, parts) = (
+                    if *zero_copy { "zero-copy" } else { "copy" },
+                    if *multi_buffer { " with multi-buffer" } else { "" },
+                );
+                write!(f, "bind in {mode} mode{parts}")
+            }
             Step::BindShared => f.write_str("bind with a shared UMEM"),
             Step::ReadOptions => f.write_str("read what was bound"),
         }
@@ -102,7 +109,11 @@ impl Step {
             (_, Some(libc::EBUSY)) if bind => {
                 "another socket, perhaps of another process, has this queue: see `ss --xdp -p`, and end that one"
             }
-            (Step::Bind { zero_copy: true }, Some(libc::EOPNOTSUPP)) => {
+            (Step::Bind { multi_buffer: true, .. }, Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                "frames that no chunk holds need multi-buffer, which Linux has from 6.6 on, and in zero-copy mode not every driver: \
+                 lower the port's MTU to 3794, or ask for copy mode"
+            }
+            (Step::Bind { zero_copy: true, .. }, Some(libc::EOPNOTSUPP)) => {
                 "the driver has no zero-copy mode: leave the choice open, or ask for copy mode"
             }
             (_, Some(libc::EOPNOTSUPP)) if bind => {

@@ -1,4 +1,4 @@
-//! One chunk of packet memory, owned.
+//! One chunk of packet memory, or a run of several, owned.
 #![allow(unsafe_code, reason = "turns the ownership of a chunk into slices of its bytes")]
 
 use std::fmt;
@@ -8,10 +8,17 @@ use std::ptr::NonNull;
 /// with.
 pub const HEADROOM: usize = 256;
 
-/// The smallest chunk, and the unit of which the larger one is twice.
+/// Bytes by which a packet can grow behind its end when it is sealed (padding and tag): what a packet is copied into has them.
+pub const TAILROOM: usize = 32;
+/// Chunks of the longest frame that there can be.
+pub const CHUNKS_MAX: u32 = 4;
+
+/// The smallest chunk, and the unit of the sizes of all others.
 const SMALL: usize = 2048;
-/// Set in `Frame::chunk` where the chunk has 4096 bytes.
-const LARGE_FLAG: u32 = 1 << 31;
+/// The largest chunk.
+const LARGE: usize = 4096;
+/// The high bits of `Frame::chunk` are the frame's size in units of the smallest one.
+const SIZE_SHIFT: u32 = 28;
 
 /// A packet in a chunk of UMEM: the sole right to that chunk, with the packet's place in it.
 ///
@@ -46,10 +53,10 @@ impl Frame {
     /// `base` must point to `size` initialised bytes that stay mapped for ever, and no other `Frame` for them may
     /// exist, nor may the kernel touch them, until this one has been consumed by `into_base`.
     pub(super) unsafe fn new(base: NonNull<u8>, chunk: u32, size: usize, offset: usize, len: usize) -> Self {
-        debug_assert!(chunk < LARGE_FLAG && (size == SMALL || size == 2 * SMALL));
+        debug_assert!(chunk >> SIZE_SHIFT == 0 && size.is_multiple_of(SMALL) && size <= CHUNKS_MAX as usize * LARGE);
         assert!(offset <= size && len <= size - offset, "packet {offset}+{len} in a chunk of {size}");
-        let flag = if size == SMALL { 0 } else { LARGE_FLAG };
-        Frame { base, chunk: chunk | flag, offset: offset as u16, len: len as u16 }
+        const { assert!(CHUNKS_MAX as usize * LARGE / SMALL < 1 << (u32::BITS - SIZE_SHIFT)) };
+        Frame { base, chunk: chunk | ((size / SMALL) as u32) << SIZE_SHIFT, offset: offset as u16, len: len as u16 }
     }
 
     /// The packet.
@@ -91,10 +98,16 @@ impl Frame {
         self.size() - self.offset as usize - self.len as usize
     }
 
-    /// Number of the chunk in its UMEM.
+    /// Number of the chunk in its UMEM; those of long frames follow those of all chunks.
     #[inline]
     pub fn chunk(&self) -> u32 {
-        self.chunk & !LARGE_FLAG
+        self.chunk & ((1 << SIZE_SHIFT) - 1)
+    }
+
+    /// Whether it has more than one chunk.
+    #[inline]
+    pub fn is_long(&self) -> bool {
+        self.size() > LARGE
     }
 
     /// Cuts `n` bytes off the front, as after a header that has been read.
@@ -182,10 +195,22 @@ impl Frame {
         self.bytes_mut().copy_from_slice(packet);
     }
 
-    /// Size of the chunk.
+    /// Grows the packet by these bytes at its end.
+    ///
+    /// # Panics
+    ///
+    /// If they exceed `tailroom()`.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        let old = self.len();
+        assert!(bytes.len() <= self.tailroom(), "{} bytes where {} fit", bytes.len(), self.tailroom());
+        self.len += bytes.len() as u16;
+        self.bytes_mut()[old..].copy_from_slice(bytes);
+    }
+
+    /// Size of the chunk, or of all its chunks.
     #[inline]
     pub fn size(&self) -> usize {
-        SMALL << (self.chunk >> 31)
+        SMALL * (self.chunk >> SIZE_SHIFT) as usize
     }
 
     /// The chunk's first byte; with it the right to the chunk passes to the caller.
@@ -204,6 +229,11 @@ impl Frame {
     #[inline]
     pub(super) fn offset(&self) -> usize {
         self.offset as usize
+    }
+
+    /// The packet's place in the chunk.
+    pub(super) fn place(&self) -> std::ops::Range<u64> {
+        self.offset.into()..u64::from(self.offset) + u64::from(self.len)
     }
 }
 

@@ -11,6 +11,9 @@
 //!    +-------------- completion ring <------------ transmit ring <-------+
 //! ```
 //!
+//! A packet that is longer than a chunk comes in several, and is gathered in a *long* frame, a run of chunks of its own pool
+//! (see `long`); it leaves from there in several descriptors.
+//!
 //! Every chunk has an entry in the UMEM's ledger that says who has it, so the census of the chunks is exact, and a
 //! descriptor that the kernel had no business to send becomes a counter instead of a second owner.
 //!
@@ -21,6 +24,7 @@
 mod device;
 mod error;
 mod frame;
+mod long;
 mod path;
 mod ring;
 mod shared;
@@ -30,7 +34,7 @@ mod umem;
 
 pub use device::Device;
 pub use error::{Error, Ring, Step};
-pub use frame::{Frame, HEADROOM};
+pub use frame::{CHUNKS_MAX, Frame, HEADROOM, TAILROOM};
 pub use path::{Counts, InKernel};
 pub use socket::{Bound, BusyPoll, Kick, Options, Refusal, Remains, Socket, Statistics};
 pub use umem::{Census, Umem};

@@ -5,7 +5,8 @@ use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use super::frame::Frame;
+use super::frame::{Frame, TAILROOM};
+use super::long::{Piece, cut};
 use super::ring::{Consumer, Producer};
 use super::umem::{Owner, Umem};
 
@@ -19,13 +20,15 @@ pub struct Counts {
     pub filled: u64,
     /// Descriptors taken from the receive ring; of packets received unless counted below.
     pub received: u64,
-    /// Frames lent to the transmit ring.
+    /// Frames lent to the transmit ring; a long one is one, whatever its descriptors.
     pub transmitted: u64,
     /// Frames claimed back from the completion ring.
     pub completed: u64,
-    /// Packets dropped because they came in several descriptors.
+    /// Packets that came in several descriptors, or had no room to grow, and were put together in a long frame.
+    pub gathered: u64,
+    /// Packets dropped because they came in several descriptors and there was no long frame, or none long enough.
     pub multi_buffer_packets: u64,
-    /// Descriptors of those packets: `received` less this is what `receive` handed out.
+    /// Descriptors of all those packets: `received` less this, plus `gathered`, is what `receive` handed out.
     pub multi_buffer_frames: u64,
     /// Descriptors that named no chunk which the kernel had: the kernel or the driver is at fault, the chunk is given
     /// up.
@@ -87,48 +90,103 @@ pub(super) struct Path {
     spare: Vec<Frame>,
     /// The last descriptor said that its packet goes on in the next one.
     torn: bool,
+    /// What has come of a packet in several descriptors; none if it is to be dropped.
+    gathered: Option<Frame>,
+    /// Bad descriptors were among those of that packet: it has been counted.
+    spoiled: bool,
     counts: Counts,
 }
 
 impl Path {
     pub(super) fn new(umem: &'static Umem, queue: Arc<Queue>, rings: Rings, spare: usize) -> Self {
-        Path { umem, queue, rings, spare: Vec::with_capacity(spare), torn: false, counts: Counts::default() }
+        let spare = Vec::with_capacity(spare);
+        Path { umem, queue, rings, spare, torn: false, gathered: None, spoiled: false, counts: Counts::default() }
     }
 
     pub(super) fn receive(&mut self, into: &mut impl Extend<Frame>, max: usize) -> usize {
-        let mut given = 0;
-        into.extend(iter::from_fn(|| {
-            if given == max {
-                return None;
-            }
-            let frame = self.next_received();
-            given += usize::from(frame.is_some());
-            frame
-        }));
+        // Who has no long frames has no packets in several descriptors: nothing is asked of each.
+        let given = match self.umem.long {
+            None => self.receive_by(into, max, Self::next_received::<false>),
+            Some(_) => self.receive_by(into, max, Self::next_received::<true>),
+        };
         self.rings.receive.release();
         given
     }
 
     #[inline]
-    fn next_received(&mut self) -> Option<Frame> {
+    fn receive_by(
+        &mut self,
+        into: &mut impl Extend<Frame>,
+        max: usize,
+        next: impl Fn(&mut Self) -> Option<Frame>,
+    ) -> usize {
+        let mut given = 0;
+        into.extend(iter::from_fn(|| {
+            if given == max {
+                return None;
+            }
+            let frame = next(self);
+            given += usize::from(frame.is_some());
+            frame
+        }));
+        given
+    }
+
+    #[inline]
+    fn next_received<const GATHERS: bool>(&mut self) -> Option<Frame> {
         loop {
             let descriptor = self.rings.receive.pop()?;
             let continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
-            let part = continued || self.torn;
+            let first = !self.torn;
             self.torn = continued;
             let owner = Owner::receive(self.queue.id);
             let Some(frame) = self.umem.claim(descriptor.address, descriptor.len as usize, owner) else {
                 self.counts.bad_descriptors += 1;
+                self.spoil(continued);
                 continue;
             };
             self.counts.received += 1;
-            if !part {
+            if first && !continued && (!GATHERS || frame.tailroom() >= TAILROOM) {
                 return Some(frame);
             }
-            self.counts.multi_buffer_frames += 1;
-            self.counts.multi_buffer_packets += u64::from(!continued);
-            self.spare.push(frame);
+            if let Some(whole) = self.gather(frame, first, continued) {
+                return Some(whole);
+            }
         }
+    }
+
+    /// A part of a packet, behind those that have come. The packet, once it is whole.
+    fn gather(&mut self, part: Frame, first: bool, continued: bool) -> Option<Frame> {
+        self.counts.multi_buffer_frames += 1;
+        if first {
+            self.gathered = self.umem.take_long();
+        }
+        if let Some(mut whole) = self.gathered.take() {
+            if part.len() + TAILROOM <= whole.tailroom() {
+                whole.append(part.bytes());
+                self.gathered = Some(whole);
+            } else {
+                let _ = self.umem.keep(whole);
+            }
+        }
+        self.spare.push(part);
+        if continued {
+            return None;
+        }
+        let whole = self.gathered.take();
+        match whole {
+            Some(_) => self.counts.gathered += 1,
+            None => self.counts.multi_buffer_packets += u64::from(!self.spoiled),
+        }
+        self.spoiled = false;
+        whole
+    }
+
+    /// One of the descriptors of a packet was bad: what of it is good has no use.
+    #[cold]
+    fn spoil(&mut self, continued: bool) {
+        self.gathered.take().and_then(|whole| self.umem.keep(whole));
+        self.spoiled = continued;
     }
 
     /// Returns how many frames the kernel got.
@@ -158,6 +216,11 @@ impl Path {
 
     #[inline]
     pub(super) fn queue(&mut self, frame: Frame) -> Result<(), Frame> {
+        if frame.is_long() { self.queue_long(frame) } else { self.queue_chunk(frame) }
+    }
+
+    #[inline]
+    fn queue_chunk(&mut self, frame: Frame) -> Result<(), Frame> {
         assert!(frame.len() >= SHORTEST, "a frame of {} bytes to be sent", frame.len());
         if !self.rings.transmit.has_room() {
             return Err(frame);
@@ -170,14 +233,55 @@ impl Path {
         Ok(())
     }
 
-    pub(super) fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let accepted = frames.len().min(self.rings.transmit.room() as usize);
-        for frame in frames.drain(..accepted) {
-            let queued = self.queue(frame);
-            debug_assert!(queued.is_ok(), "there was room");
+    /// All descriptors of a long frame, or none.
+    fn queue_long(&mut self, frame: Frame) -> Result<(), Frame> {
+        assert!(frame.len() >= SHORTEST, "a frame of {} bytes to be sent", frame.len());
+        let chunk = self.umem.chunk_size();
+        if cut(frame.place(), chunk).len() > self.rings.transmit.room() as usize {
+            return Err(frame);
         }
+        let packet = self.umem.lend_long(frame, Owner::transmit(self.queue.id));
+        for (address, len, last) in cut(packet, chunk) {
+            let options = if last { 0 } else { libc::XDP_PKT_CONTD };
+            let pushed = self.rings.transmit.push(Descriptor { address, len, options });
+            debug_assert!(pushed.is_ok(), "there was room");
+        }
+        self.counts.transmitted += 1;
+        Ok(())
+    }
+
+    pub(super) fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
+        let room = self.rings.transmit.room() as usize;
+        let accepted = match self.umem.long {
+            None => {
+                let accepted = frames.len().min(room);
+                for frame in frames.drain(..accepted) {
+                    let queued = self.queue_chunk(frame);
+                    debug_assert!(queued.is_ok(), "there was room");
+                }
+                accepted
+            }
+            Some(_) => {
+                let accepted = self.fitting(frames, room);
+                for frame in frames.drain(..accepted) {
+                    let queued = self.queue(frame);
+                    debug_assert!(queued.is_ok(), "there was room");
+                }
+                accepted
+            }
+        };
         self.rings.transmit.publish();
         accepted
+    }
+
+    /// How many of these frames, in their order, so many descriptors are enough for.
+    fn fitting(&self, frames: &[Frame], mut room: usize) -> usize {
+        let fits = |frame: &&Frame| {
+            let left = room.checked_sub(cut(frame.place(), self.umem.chunk_size()).len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        frames.iter().take_while(fits).count()
     }
 
     pub(super) fn reclaim(&mut self, pool: &mut Vec<Frame>) -> usize {
@@ -185,7 +289,14 @@ impl Path {
         let mut reclaimed = 0;
         while let Some(address) = completion.pop() {
             let Some(mut frame) = self.umem.claim(address, 0, Owner::transmit(self.queue.id)) else {
-                self.counts.bad_descriptors += 1;
+                match self.umem.claim_piece(address, Owner::transmit(self.queue.id)) {
+                    Piece::More => {}
+                    Piece::Last(whole) => {
+                        let _ = self.umem.keep(whole);
+                        reclaimed += 1;
+                    }
+                    Piece::Foreign => self.counts.bad_descriptors += 1,
+                }
                 continue;
             };
             frame.reset(super::HEADROOM, 0);
@@ -231,6 +342,7 @@ impl Path {
     }
 
     pub(super) fn take_spare(&mut self) -> Vec<Frame> {
+        self.gathered.take().and_then(|whole| self.umem.keep(whole));
         std::mem::take(&mut self.spare)
     }
 }

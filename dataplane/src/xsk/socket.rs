@@ -37,6 +37,9 @@ pub struct Options {
     pub receive: u32,
     /// Entries of the transmit ring.
     pub transmit: u32,
+    /// Packets may come in several descriptors, and leave in several (Linux 6.6). A socket that shares another's UMEM has what
+    /// that one has.
+    pub multi_buffer: bool,
     /// Poll the NIC from the worker instead of by interrupts.
     pub busy_poll: Option<BusyPoll>,
     /// How long to go on trying while another socket has the queue: a predecessor's takes a moment to go.
@@ -51,6 +54,7 @@ impl Default for Options {
             completion: 4096,
             receive: 2048,
             transmit: 2048,
+            multi_buffer: false,
             busy_poll: None,
             patience: Duration::from_secs(1),
         }
@@ -77,6 +81,8 @@ pub struct Bound {
     pub need_wakeup: bool,
     /// Packets that one system call sends in copy mode, where the kernel can be told (Linux 6.17); 32 otherwise.
     pub tx_budget: Option<u32>,
+    /// Packets may have several descriptors.
+    pub multi_buffer: bool,
     /// Fills and completes the queue. False for a socket on a queue that another one serves.
     pub owns_queue: bool,
 }
@@ -243,7 +249,7 @@ impl Socket {
                 place.bind(libc::XDP_SHARED_UMEM, Some(other.fd.as_fd())).map_err(failed(Step::BindShared))?;
                 None
             }
-            None => place.bind_in_mode(options.zero_copy).map_err(|(step, source)| failed(step)(source))?,
+            None => place.bind_in_mode(options).map_err(|(step, source)| failed(step)(source))?,
         };
         let got: libc::xdp_options =
             sys::option(fd, libc::SOL_XDP, libc::XDP_OPTIONS).map_err(failed(Step::ReadOptions))?;
@@ -253,6 +259,7 @@ impl Socket {
             zero_copy_refused,
             need_wakeup: true,
             tx_budget,
+            multi_buffer: share.map_or(options.multi_buffer, |other| other.bound.multi_buffer),
             owns_queue: joined.is_none(),
         };
         let queue = match joined {
@@ -271,7 +278,8 @@ impl Socket {
 
     /// Moves up to `max` received packets into `into`, in their order, and returns how many.
     ///
-    /// `into` must have room for `max`. A packet in several buffers is dropped and counted.
+    /// `into` must have room for `max`. A packet in several descriptors comes as one long frame; where there is none, or none
+    /// that is long enough, it is dropped and counted.
     #[inline]
     pub fn receive(&mut self, into: &mut impl Extend<Frame>, max: usize) -> usize {
         let received = self.path.receive(into, max);
@@ -368,7 +376,12 @@ impl Socket {
         Ok(if transmit.outstanding() == 0 { Kick::Done } else { Kick::Again })
     }
 
-    /// Puts the frames that the kernel has sent into `pool`, empty, and returns how many. To be called at every turn;
+    /// A frame that is not sent: a long one to those that are free, any other into `pool`.
+    pub fn recycle(&self, frame: Frame, pool: &mut Vec<Frame>) {
+        pool.extend(self.path.umem().keep(frame));
+    }
+
+    /// Puts the frames that the kernel has sent into `pool`, empty, and returns how many. Long ones are free again. To be called at every turn;
     /// does nothing where another socket serves the queue.
     #[inline]
     pub fn reclaim(&mut self, pool: &mut Vec<Frame>) -> usize {
@@ -455,7 +468,7 @@ impl fmt::Debug for Remains {
 }
 
 impl Remains {
-    /// All frames that were lent by way of the closed socket's queue, and how many of them had a packet to be sent, of
+    /// All frames that were lent by way of the closed socket's queue but for long ones, and how many, with those, had a packet to be sent, of
     /// which nobody will say whether it was; or `self` for another try later: the kernel
     /// finishes some time after the last socket of the queue was closed (27 to 40 ms on veth; with packets in a
     /// NIC, when they have been sent).
@@ -493,6 +506,7 @@ fn vacant(ifindex: u32, queue: u32) -> bool {
         completion: 2,
         receive: 2,
         transmit: 2,
+        multi_buffer: false,
         busy_poll: None,
         patience: Duration::ZERO,
     };
@@ -512,12 +526,15 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// Binds in the wanted mode, or the best there is; returns why zero-copy was refused.
-    fn bind_in_mode(&self, zero_copy: Option<bool>) -> Result<Option<Refusal>, (Step, io::Error)> {
+    fn bind_in_mode(&self, options: &Options) -> Result<Option<Refusal>, (Step, io::Error)> {
+        let multi_buffer = options.multi_buffer;
         let bind = |zero_copy: bool| {
             let mode = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
-            self.bind(mode | libc::XDP_USE_NEED_WAKEUP, None).map_err(|error| (Step::Bind { zero_copy }, error))
+            let parts = if multi_buffer { libc::XDP_USE_SG } else { 0 };
+            self.bind(mode | parts | libc::XDP_USE_NEED_WAKEUP, None)
+                .map_err(|error| (Step::Bind { zero_copy, multi_buffer }, error))
         };
-        match zero_copy {
+        match options.zero_copy {
             Some(wanted) => bind(wanted).map(|()| None),
             None => match bind(true) {
                 Ok(()) => Ok(None),

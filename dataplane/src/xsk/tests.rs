@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use lab::{Far, LEN, Steer, frame, in_lab, index, ip, mark, readable, two_queues, until};
 
+mod jumbo;
 mod lab;
 
 const CHUNKS: u32 = 512;
@@ -379,7 +380,7 @@ fn says_what_it_got_and_why_not_more() {
         let q0 = two_queues();
         let insist = Options { zero_copy: Some(true), ..small() };
         let error = Socket::open(umem, q0, 0, &insist, None).expect_err("veth has no zero-copy");
-        assert_eq!(error.step, Step::Bind { zero_copy: true });
+        assert_eq!(error.step, Step::Bind { zero_copy: true, multi_buffer: false });
         assert!(error.to_string().contains("the driver has no zero-copy mode"), "{error}");
 
         let best = Socket::open(umem, q0, 0, &small(), None).unwrap();

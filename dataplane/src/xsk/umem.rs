@@ -8,15 +8,16 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::frame::{Frame, HEADROOM};
+use super::long::Long;
 use super::sys;
 
 /// Who has a chunk, as the ledger writes it: nobody yet, user space as a `Frame`, or the kernel by way of one queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Owner(u32);
+pub(super) struct Owner(pub(super) u32);
 
 impl Owner {
     const NOBODY: Owner = Owner(0);
-    const HELD: Owner = Owner(1);
+    pub(super) const HELD: Owner = Owner(1);
 
     /// Lent by way of the fill ring of queue `id` (from 1 up); comes back by a receive ring.
     pub(super) const fn receive(id: u32) -> Owner {
@@ -33,7 +34,7 @@ impl Owner {
     }
 }
 
-/// Where the chunks of a UMEM are.
+/// Where the chunks of a UMEM are; a long frame counts as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Census {
     /// Not handed out yet.
@@ -46,6 +47,18 @@ pub struct Census {
     pub transmit: u32,
 }
 
+impl Census {
+    pub(super) fn count(&mut self, owner: Owner) {
+        let place = match owner {
+            Owner::NOBODY => &mut self.unissued,
+            Owner::HELD => &mut self.held,
+            _ if owner == Owner::receive(owner.queue()) => &mut self.receive,
+            _ => &mut self.transmit,
+        };
+        *place += 1;
+    }
+}
+
 /// Packet memory, cut into chunks of equal size, shared with the kernel.
 ///
 /// It lives as long as the process, because frames point into it, and lies in a memfd, so that a successor can map the
@@ -56,6 +69,8 @@ pub struct Umem {
     chunk_size: usize,
     /// The ledger. Written by whoever lends or claims the chunk, who has it in hand at that moment.
     owners: Box<[AtomicU32]>,
+    /// Frames of several chunks, behind the others.
+    pub(super) long: Option<Long>,
     /// Number for the next queue that lends of this memory; zero stands for none.
     next_queue: AtomicU32,
     memory: Memory,
@@ -83,7 +98,21 @@ impl Umem {
     ///
     /// `InvalidInput` for another chunk size or for no chunk at all, otherwise what the kernel said.
     pub fn new(chunks: u32, chunk_size: u32) -> io::Result<&'static Umem> {
-        let len = checked_len(chunks, chunk_size)?;
+        Self::with_long(chunks, chunk_size, 0, 1)
+    }
+
+    /// The same, with `long` frames of `run` chunks each besides, if any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    ///
+    /// # Panics
+    ///
+    /// On a run of one chunk, or of more than [`CHUNKS_MAX`](super::CHUNKS_MAX).
+    pub fn with_long(chunks: u32, chunk_size: u32, long: u32, run: u32) -> io::Result<&'static Umem> {
+        let long = (long > 0).then(|| Long::new(long, run));
+        let len = checked_len(chunks + long.as_ref().map_or(0, Long::chunks), chunk_size)?;
         // A hugetlb mapping reserves its pages when it is made: where they lack, it fails now and not by SIGBUS later.
         let (fd, base, huge) = match Self::map(len, true) {
             Ok((fd, base)) => (fd, base, true),
@@ -92,7 +121,7 @@ impl Umem {
                 (fd, base, false)
             }
         };
-        Ok(Self::leak(base, len, chunk_size, Memory::File { fd, huge }))
+        Ok(Self::leak((base, len), chunks, chunk_size, long, Memory::File { fd, huge }))
     }
 
     /// Memory of this process alone, for what runs without a socket: the same frames, the same ledger.
@@ -101,12 +130,23 @@ impl Umem {
     ///
     /// On a chunk size other than 2048 or 4096, no chunk, or no memory.
     pub fn private(chunks: u32, chunk_size: u32) -> &'static Umem {
-        let len = checked_len(chunks, chunk_size).expect("a valid size of a private UMEM");
+        Self::private_with_long(chunks, chunk_size, 0, 1)
+    }
+
+    /// The same, with `long` frames of `run` chunks each besides, if any.
+    ///
+    /// # Panics
+    ///
+    /// Likewise, and on a run of one chunk, or of more than [`CHUNKS_MAX`](super::CHUNKS_MAX).
+    pub fn private_with_long(chunks: u32, chunk_size: u32, long: u32, run: u32) -> &'static Umem {
+        let long = (long > 0).then(|| Long::new(long, run));
+        let len = checked_len(chunks + long.as_ref().map_or(0, Long::chunks), chunk_size);
+        let len = len.expect("a valid size of a private UMEM");
         let layout = std::alloc::Layout::from_size_align(len, 4096).expect("checked_len keeps it far below isize::MAX");
         // SAFETY: `checked_len` refuses no chunks, so the size is not zero.
         let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
         let base = base.unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
-        Self::leak(base, len, chunk_size, Memory::Private)
+        Self::leak((base, len), chunks, chunk_size, long, Memory::Private)
     }
 
     fn map(len: usize, huge: bool) -> io::Result<(OwnedFd, NonNull<u8>)> {
@@ -117,10 +157,20 @@ impl Umem {
         Ok((fd, mapping.leak()))
     }
 
-    fn leak(base: NonNull<u8>, len: usize, chunk_size: u32, memory: Memory) -> &'static Umem {
+    /// A UMEM over these bytes: so many chunks, and then its long frames.
+    fn leak(
+        (base, len): (NonNull<u8>, usize),
+        chunks: u32,
+        chunk_size: u32,
+        long: Option<Long>,
+        memory: Memory,
+    ) -> &'static Umem {
         let chunk_size = chunk_size as usize;
-        let owners = (0..len / chunk_size).map(|_| AtomicU32::new(Owner::NOBODY.0)).collect();
-        Box::leak(Box::new(Umem { base, len, chunk_size, owners, next_queue: AtomicU32::new(1), memory }))
+        let owners = (0..chunks).map(|_| AtomicU32::new(Owner::NOBODY.0)).collect();
+        let next_queue = AtomicU32::new(1);
+        let umem = Box::leak(Box::new(Umem { base, len, chunk_size, owners, long, next_queue, memory }));
+        umem.make_long();
+        umem
     }
 
     /// The frames of these chunks, empty, with the usual headroom; each chunk's only once.
@@ -141,7 +191,7 @@ impl Umem {
         frames
     }
 
-    /// Number of chunks.
+    /// Number of chunks, those of long frames aside.
     pub fn chunks(&self) -> u32 {
         self.owners.len() as u32
     }
@@ -168,15 +218,9 @@ impl Umem {
     pub fn census(&self) -> Census {
         let mut census = Census::default();
         for owner in &self.owners {
-            let owner = Owner(owner.load(Ordering::Relaxed));
-            let place = match owner {
-                Owner::NOBODY => &mut census.unissued,
-                Owner::HELD => &mut census.held,
-                _ if owner == Owner::receive(owner.queue()) => &mut census.receive,
-                _ => &mut census.transmit,
-            };
-            *place += 1;
+            census.count(Owner(owner.load(Ordering::Relaxed)));
         }
+        self.count_long(&mut census);
         census
     }
 
@@ -229,13 +273,15 @@ impl Umem {
         Some(unsafe { self.make(chunk as u32, offset, len) })
     }
 
-    /// The frames of all chunks still lent by way of `queue`, and how many of these were lent to be sent.
+    /// The frames of all chunks still lent by way of `queue`, and how many were lent to be sent, long ones included: those are
+    /// taken back at once.
     ///
     /// # Safety
     ///
     /// The kernel must have given up every socket of that queue, and every packet of it that waited to be sent.
     pub(super) unsafe fn recover(&self, queue: u32) -> (Vec<Frame>, usize) {
-        let (mut frames, mut unsent) = (Vec::new(), 0);
+        // SAFETY: by the same contract.
+        let (mut frames, mut unsent) = (Vec::new(), unsafe { self.recover_long(queue) });
         for (chunk, owner) in self.owners.iter().enumerate() {
             let was = owner.load(Ordering::Relaxed);
             if was <= Owner::HELD.0 || Owner(was).queue() != queue {
@@ -267,8 +313,8 @@ fn checked_len(chunks: u32, chunk_size: u32) -> io::Result<usize> {
     if chunk_size != 2048 && chunk_size != 4096 {
         return refuse(format!("a chunk of {chunk_size} bytes: it can have 2048 or 4096"));
     }
-    if chunks == 0 || chunks >= 1 << 31 {
-        return refuse(format!("{chunks} chunks: there can be 1 to 2147483647"));
+    if chunks == 0 || chunks >= 1 << 28 {
+        return refuse(format!("{chunks} chunks: there can be 1 to 268435455"));
     }
     Ok(chunks as usize * chunk_size as usize)
 }
@@ -346,7 +392,7 @@ mod tests {
 
     #[test]
     fn refuses_sizes() {
-        for (chunks, size) in [(0, 2048), (1, 1024), (1, 3000), (1, 8192), (1 << 31, 2048)] {
+        for (chunks, size) in [(0, 2048), (1, 1024), (1, 3000), (1, 8192), (1 << 28, 2048)] {
             assert_eq!(checked_len(chunks, size).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
     }

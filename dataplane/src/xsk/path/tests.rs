@@ -5,6 +5,8 @@ use crate::xsk::ring::plain;
 use crate::xsk::{Census, HEADROOM};
 use proptest::prelude::*;
 
+mod long;
+
 /// The kernel's ends of the rings of one socket.
 struct Kernel {
     fill: Consumer<u64>,

@@ -64,6 +64,15 @@ pub(super) struct Steer {
 impl Steer {
     /// Attaches to the interface, in native mode.
     pub(super) fn attach(ifindex: u32) -> Steer {
+        Self::attach_with(ifindex, 0)
+    }
+
+    /// The same, for packets in several buffers.
+    pub(super) fn attach_wide(ifindex: u32) -> Steer {
+        Self::attach_with(ifindex, libbpf_sys::BPF_F_XDP_HAS_FRAGS)
+    }
+
+    fn attach_with(ifindex: u32, prog_flags: u32) -> Steer {
         // SAFETY: plain numbers and a terminated string; no options.
         let sockets = descriptor(unsafe {
             libbpf_sys::bpf_map_create(libbpf_sys::BPF_MAP_TYPE_XSKMAP, c"sockets".as_ptr(), 4, 4, 16, std::ptr::null())
@@ -89,7 +98,13 @@ impl Steer {
             instruction(0xb7, 0, 0, 0, 1),                   // drop: r0 = XDP_DROP
             instruction(0x95, 0, 0, 0, 0),                   // exit
         ];
-        // SAFETY: the program is as long as said and made of 8-byte instructions; strings are terminated; no options.
+        let mut load = libbpf_sys::bpf_prog_load_opts {
+            sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
+            prog_flags,
+            ..Default::default()
+        };
+        // SAFETY: the program is as long as said and made of 8-byte instructions; strings are terminated; options know their
+        // size.
         let loaded = descriptor(unsafe {
             libbpf_sys::bpf_prog_load(
                 libbpf_sys::BPF_PROG_TYPE_XDP,
@@ -97,7 +112,7 @@ impl Steer {
                 c"Dual BSD/GPL".as_ptr(),
                 program.as_ptr().cast(),
                 program.len() as libbpf_sys::size_t,
-                std::ptr::null_mut(),
+                &mut load,
             )
         });
         let options = libbpf_sys::bpf_link_create_opts {
