@@ -83,6 +83,7 @@ const volatile __u32 own_sockets = 1; // sockets on each queue of this port: one
 const volatile __u32 ring_entries = 0; // of each receive ring
 const volatile __u32 ring_shares = SHARE_SITES; // SHARE_SITES + sites
 const volatile bool has_access = false; // the port has access ends
+const volatile bool has_frags = false; // frames may come in several buffers, of which the program sees the first
 const volatile bool has_wan = true; // what is untagged comes from the network through which sites reach the hub
 const volatile __u64 neighbour_interval_ns = 0;
 const volatile __u64 neighbour_burst_ns = 0;
@@ -407,9 +408,20 @@ static __always_inline __u64 judge_message(const void *payload, const void *end,
 	return XDP_NOT_WIREGUARD;
 }
 
+// Whether so many bytes from here on are there. Of a frame in several buffers, `end` is that of the first, which has all headers;
+// `beyond` is what the others hold.
+static __always_inline bool has(const void *at, const void *end, __u32 beyond, __u32 bytes)
+{
+	if (!has_frags)
+		return at + bytes <= end;
+	__u64 here = end - at;
+	asm volatile("" : "+r"(here)); // else the compiler may add to `end` first, which the verifier forbids
+	return bytes <= here + beyond;
+}
+
 // `room` is what the IP header says it carries; zero if it contradicts itself. A datagram cut before its port numbers
 // could be the hub's; the kernel could only discard it, so it is not passed either.
-static __always_inline __u64 judge_udp(const void *at, const void *end, __u32 room, const struct address *from, const struct address *to)
+static __always_inline __u64 judge_udp(const void *at, const void *end, __u32 beyond, __u32 room, const struct address *from, const struct address *to)
 {
 	const struct udphdr *udp = at;
 	if ((const void *)(udp + 1) > end)
@@ -417,19 +429,19 @@ static __always_inline __u64 judge_udp(const void *at, const void *end, __u32 ro
 	if (!is_listening(udp->dest) || !is_local(to))
 		return TO_KERNEL;
 	__u32 length = __be16_to_cpu(udp->len);
-	if (length < sizeof(*udp) || length != room || at + length > end)
+	if (length < sizeof(*udp) || length != room || !has(at, end, beyond, length))
 		return XDP_MALFORMED;
 	return judge_message(udp + 1, end, length - sizeof(*udp), from, udp->source);
 }
 
-static __always_inline __u64 judge_v4(const void *at, const void *end)
+static __always_inline __u64 judge_v4(const void *at, const void *end, __u32 beyond)
 {
 	const struct iphdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 4 || ip->protocol != IPPROTO_UDP)
 		return TO_KERNEL;
 	struct address from = from_v4(ip->saddr), to = from_v4(ip->daddr);
 	__u32 header = ip->ihl * 4, total = __be16_to_cpu(ip->tot_len);
-	bool whole = header >= sizeof(*ip) && header <= total && at + total <= end;
+	bool whole = header >= sizeof(*ip) && header <= total && has(at, end, beyond, total);
 	if (ip->frag_off & __constant_cpu_to_be16(0x3fff)) { // more fragments, or an offset
 		if (!is_local(&to))
 			return TO_KERNEL;
@@ -437,7 +449,7 @@ static __always_inline __u64 judge_v4(const void *at, const void *end)
 	}
 	if (header < sizeof(*ip)) // no place where the ports could be read
 		return is_local(&to) ? XDP_MALFORMED : TO_KERNEL;
-	return judge_udp(at + header, end, whole ? total - header : 0, &from, &to);
+	return judge_udp(at + header, end, beyond, whole ? total - header : 0, &from, &to);
 }
 
 struct fragment_header { // RFC 8200, 4.5
@@ -447,7 +459,7 @@ struct fragment_header { // RFC 8200, 4.5
 	__be32 identification;
 };
 
-static __always_inline __u64 judge_v6(const void *at, const void *end)
+static __always_inline __u64 judge_v6(const void *at, const void *end, __u32 beyond)
 {
 	const struct ipv6hdr *ip = at;
 	if ((const void *)(ip + 1) > end || ip->version != 6)
@@ -456,7 +468,7 @@ static __always_inline __u64 judge_v6(const void *at, const void *end)
 	__u32 room = __be16_to_cpu(ip->payload_len);
 	at = ip + 1;
 	if (ip->nexthdr == IPPROTO_UDP)
-		return judge_udp(at, end, room, &from, &to);
+		return judge_udp(at, end, beyond, room, &from, &to);
 	if (ip->nexthdr != IPPROTO_FRAGMENT || !is_local(&to))
 		return TO_KERNEL;
 	const struct fragment_header *fragment = at;
@@ -464,10 +476,10 @@ static __always_inline __u64 judge_v6(const void *at, const void *end)
 		return XDP_MALFORMED;
 	if (fragment->next_header != IPPROTO_UDP)
 		return TO_KERNEL;
-	return room > sizeof(*fragment) && at + room <= end ? judge_fragment(&from) : XDP_MALFORMED;
+	return room > sizeof(*fragment) && has(at, end, beyond, room) ? judge_fragment(&from) : XDP_MALFORMED;
 }
 
-static __always_inline __u64 judge(const void *data, const void *end, const struct port *port)
+static __always_inline __u64 judge(const void *data, const void *end, __u32 beyond, const struct port *port)
 {
 	const struct ethhdr *eth = data;
 	const __u16 *mac = data;
@@ -476,9 +488,9 @@ static __always_inline __u64 judge(const void *data, const void *end, const stru
 	if (mac[0] != port->mac[0] || mac[1] != port->mac[1] || mac[2] != port->mac[2])
 		return TO_KERNEL;
 	if (eth->h_proto == __constant_cpu_to_be16(ETH_P_IP))
-		return judge_v4(eth + 1, end);
+		return judge_v4(eth + 1, end, beyond);
 	if (eth->h_proto == __constant_cpu_to_be16(ETH_P_IPV6))
-		return judge_v6(eth + 1, end);
+		return judge_v6(eth + 1, end, beyond);
 	return TO_KERNEL;
 }
 
@@ -576,7 +588,7 @@ static __always_inline __u64 judge_access(struct ethhdr *eth, const void *end, c
 	return TO_RING(SHARE_SITES + access->site, access->worker);
 }
 
-static __always_inline __u64 judge_vlan(void *data, const void *end, const struct port *port, __be16 beside, __u16 tci)
+static __always_inline __u64 judge_vlan(void *data, const void *end, __u32 beyond, const struct port *port, __be16 beside, __u16 tci)
 {
 	struct place place;
 	if (data + sizeof(struct ethhdr) > end || !find_place(data, end, beside, tci, &place))
@@ -584,7 +596,7 @@ static __always_inline __u64 judge_vlan(void *data, const void *end, const struc
 	struct access_end *access = bpf_map_lookup_elem(&access_ends, &place.attachment);
 	if (access)
 		return judge_access(data, end, &place, port, access);
-	return has_wan && !place.attachment.outer_type ? judge(data, end, port) : XDP_VLAN_UNKNOWN;
+	return has_wan && !place.attachment.outer_type ? judge(data, end, beyond, port) : XDP_VLAN_UNKNOWN;
 }
 
 // The tag that lay beside the frame, into it: between the addresses and the type.
@@ -634,7 +646,8 @@ static __always_inline __u32 send(struct xdp_md *ctx, __u32 number, __u32 who)
 static __always_inline int steer_frame(struct xdp_md *ctx, __be16 beside, __u16 tci)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 bytes = end - data;
+	__u64 linear = end - data, bytes = has_frags ? bpf_xdp_get_buff_len(ctx) : linear;
+	__u32 beyond = bytes - linear;
 	__u32 row = port_index, queue = ctx->rx_queue_index;
 	struct port *port = bpf_map_lookup_elem(&ports, &row);
 	struct port_counters *books = bpf_map_lookup_elem(&counters, &row);
@@ -642,7 +655,7 @@ static __always_inline int steer_frame(struct xdp_md *ctx, __be16 beside, __u16 
 		return XDP_ABORTED; // no such row: the loader refuses such a port, and the kernel would trace this
 
 	count(&books->seen, bytes);
-	__u64 outcome = has_access ? judge_vlan(data, end, port, beside, tci) : judge(data, end, port);
+	__u64 outcome = has_access ? judge_vlan(data, end, beyond, port, beside, tci) : judge(data, end, beyond, port);
 	if (outcome == TO_KERNEL) {
 		count(&books->passed, bytes);
 		return XDP_PASS;

@@ -82,6 +82,9 @@ pub struct Options {
     pub sites: u32,
     /// For each port by its number, what it carries. The WAN alone where nothing is said.
     pub roles: Vec<Roles>,
+    /// For each port by its number: whether its frames may come in several buffers, as those do that no page holds. The driver has
+    /// to know that of a program. None where nothing is said.
+    pub frags: Vec<bool>,
     /// How many access ends there may be.
     pub access_ends: u32,
     /// One in 2^this of the frames that go to a ring takes the time along: see [`Gauge::unstamp`].
@@ -102,6 +105,7 @@ impl Options {
             sockets: Vec::new(),
             sites: 1,
             roles: Vec::new(),
+            frags: Vec::new(),
             access_ends: 0,
             stamp_bits: 6,
             limits: Limits::default(),
@@ -110,6 +114,10 @@ impl Options {
 
     fn roles(&self, port: u16) -> Roles {
         self.roles.get(usize::from(port)).copied().unwrap_or_default()
+    }
+
+    fn frags(&self, port: u16) -> bool {
+        self.frags.get(usize::from(port)).copied().unwrap_or_default()
     }
 
     fn sockets(&self, port: u16) -> u32 {

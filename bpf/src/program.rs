@@ -51,6 +51,7 @@ pub(crate) fn load(
     (constants.neighbour_interval_ns, constants.neighbour_burst_ns) = nanoseconds(limits.neighbours);
     let roles = options.roles(port);
     (constants.has_wan, constants.has_access) = (roles.wan, roles.access);
+    constants.has_frags = options.frags(port);
     constants.port_queues = options.rings.queues;
     constants.queue_sockets = options.sockets_max();
     constants.own_sockets = options.sockets(port);
@@ -72,9 +73,11 @@ pub(crate) fn load(
     }
     open.progs.steer.set_autoload(bound_to.is_none());
     open.progs.steer_tagged.set_autoload(bound_to.is_some());
+    let frags = if options.frags(port) { libbpf_sys::BPF_F_XDP_HAS_FRAGS } else { 0 };
+    open.progs.steer.set_flags(frags);
     if let Some(ifindex) = bound_to {
         open.progs.steer_tagged.set_ifindex(ifindex);
-        open.progs.steer_tagged.set_flags(libbpf_sys::BPF_F_XDP_DEV_BOUND_ONLY);
+        open.progs.steer_tagged.set_flags(frags | libbpf_sys::BPF_F_XDP_DEV_BOUND_ONLY);
     }
     let loaded = open.load().map_err(refused)?;
     let program = if bound_to.is_some() { loaded.progs.steer_tagged.as_fd() } else { loaded.progs.steer.as_fd() };

@@ -112,6 +112,32 @@ fn both(payload: Vec<u8>, change: impl Fn(&mut Udp)) -> [Vec<u8>; 2] {
 }
 
 #[test]
+fn of_a_frame_in_several_buffers_the_lengths_are_those_of_the_whole() {
+    let mut options = options("frags", Limits::default());
+    options.frags = (0..=PORT).map(|port| port == PORT).collect();
+    let mut bench = Bench::with(options);
+    let plain = |_: &mut Udp| {};
+    let rows = [
+        (both(data(8932), plain), Redirected),
+        (both(data(3000), plain), Redirected),
+        (both(data(9000), |u| u.trailer = 5000), Redirected),
+        (both(data(9000), |u| u.fragment = Some((0, true))), Redirected),
+        (both(message(4, 0x5555, 9000), plain), Dropped(XdpSessionUnknown)),
+        (both(message(0, LIVE, 9000), plain), Dropped(XdpNotWireguard)),
+        (both(data(9000), plain).map(|frame| frame[..frame.len() - 1].to_vec()), Dropped(XdpMalformed)),
+        (
+            both(data(9000), |u| u.fragment = Some((0, true))).map(|frame| frame[..frame.len() - 1].to_vec()),
+            Dropped(XdpMalformed),
+        ),
+    ];
+    for (n, (frames, expected)) in rows.into_iter().enumerate() {
+        for frame in frames {
+            assert_eq!(bench.book(&frame), expected, "row {n}, {} bytes", frame.len());
+        }
+    }
+}
+
+#[test]
 fn each_frame_moves_one_line_of_the_books() {
     let session = Dropped(XdpSessionUnknown);
     let malformed = Dropped(XdpMalformed);
