@@ -86,7 +86,7 @@ pub(super) struct Path {
     umem: &'static Umem,
     queue: Arc<Queue>,
     rings: Rings,
-    /// Frames that came back without being handed out; the next refill takes them first.
+    /// Frames that came back without being handed out; the next refill takes them first, and leaves none.
     spare: Vec<Frame>,
     /// The last descriptor said that its packet goes on in the next one.
     torn: bool,
@@ -206,6 +206,8 @@ impl Path {
             let pushed = fill.push(address);
             debug_assert!(pushed.is_ok(), "there was room");
         }
+        // What the kernel has no room for is as free as any other.
+        pool.append(&mut self.spare);
         let filled = spare + pooled;
         if filled > 0 {
             fill.publish();

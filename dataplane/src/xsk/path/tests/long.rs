@@ -87,6 +87,19 @@ fn parts_are_gathered_in_their_order_and_their_chunks_go_back_to_work() {
 }
 
 #[test]
+fn parts_whose_places_in_the_fill_ring_are_taken_are_free() {
+    let umem = Umem::private_with_long(16, CHUNK as u32, 1, 3);
+    let mut pool = umem.frames(0..16);
+    let (mut path, mut kernel) = path(umem, 8, 0);
+    path.refill(&mut pool);
+    kernel.bring(umem, &packet(9014));
+    let mut frames = Vec::new();
+    assert_eq!((path.refill(&mut pool), pool.len()), (3, 5), "before the packet was seen");
+    assert_eq!(path.receive(&mut frames, 8), 1);
+    assert_eq!((path.refill(&mut pool), pool.len()), (0, 8));
+}
+
+#[test]
 fn a_packet_without_a_long_frame_that_holds_it_is_dropped_whole() {
     let umem = Umem::private_with_long(16, CHUNK as u32, 1, 3);
     let mut pool = umem.frames(0..16);
