@@ -5,6 +5,7 @@
 //! wait in [`Journey::pieces`], since a batch has no room for them; at the end of the turn they are sealed as a batch of their
 //! own. They are generated packets, for the books.
 
+use crate::memory::mtu_max;
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::sites::Site;
 use crate::worker::Journey;
@@ -30,6 +31,8 @@ pub(crate) fn clamp(packet: &mut Packet, from: &Site, to: &Site) {
 impl Journey {
     /// Cuts a packet that does not fit; `false` if it must not be cut, and its source is to be told.
     pub(crate) fn fragment(&mut self, packet: &mut Packet, mtu: u16) -> bool {
+        // A piece has a chunk, whatever the way to the site takes.
+        let mtu = mtu.min(mtu_max(self.umem.chunk_size() as usize) as u16);
         let Some(cuts) = Cuts::new(packet.frame.bytes(), mtu) else { return false };
         if self.pieces.len() + cuts.count() - 1 > PIECES_MAX || self.pool.len() < cuts.count() {
             packet.drop(DropReason::NoChunk);

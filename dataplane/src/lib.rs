@@ -12,6 +12,7 @@ pub mod depot;
 pub mod fit;
 pub mod logging;
 pub mod mailbox;
+pub mod memory;
 pub mod monitor;
 #[cfg(test)]
 #[path = "../tests/mutate/mod.rs"]

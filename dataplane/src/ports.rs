@@ -172,7 +172,7 @@ impl Ports {
             };
             for frame in frames.drain(..) {
                 rows.hub.count(reason, frame.len());
-                pool.push(frame);
+                self.rings[*ring].socket.recycle(frame, pool);
             }
         }
         self.kick_again = again;

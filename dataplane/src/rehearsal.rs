@@ -10,7 +10,7 @@ use crate::sites::{Path, Sessions, Sites, Way};
 use crate::staging::Shelf;
 use crate::tenants::{Tenant, Tenants};
 use crate::worker::{Journey, OUT_MAX};
-use crate::xsk::{Frame, Umem};
+use crate::xsk::{Frame, HEADROOM, Umem};
 use arrayvec::ArrayVec;
 use classifier::{Builder, Tables, Target};
 use crypto::aead::{Backend, Cipher, OpenJob, SealJob, TAG};
@@ -29,6 +29,8 @@ const BITS: u8 = 16;
 const RULES: usize = 64;
 /// The MTU of the underlay.
 const MTU: u16 = 1500;
+/// What fits an underlay of 9,000 bytes, sealed.
+const WIDE: u16 = 9000 - 60;
 /// The hub's WAN address and port.
 const HUB: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 51820);
 
@@ -71,13 +73,30 @@ impl Rehearsal {
         Self::with_access(tenants, &[], chunks)
     }
 
+    /// The same, with chunks of a page and so many frames of three besides, for packets that no chunk holds; and so wide ways.
+    ///
+    /// # Panics
+    /// If a prefix is none.
+    pub fn wide(tenants: &[Vec<Vec<&str>>], chunks: u32, long: u32) -> Self {
+        let mut this = Self::over(Umem::private_with_long(chunks, 4096, long, 3), tenants, &[]);
+        for slot in (0..this.far.len() as u32).map(SiteSlot) {
+            if let Ok(path) = &mut this.journey.sites.at_mut(slot).way.out {
+                path.payload_max = WIDE;
+            }
+        }
+        this
+    }
+
     /// The same, with access ends on the hub's only port, beside the WAN: each with its tenant, its VLAN, and the hub's addresses.
     /// Their slots follow those of all sites.
     ///
     /// # Panics
     /// If a prefix or an address is none.
     pub fn with_access(tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])], chunks: u32) -> Self {
-        let umem = Umem::private(chunks, 2048);
+        Self::over(Umem::private(chunks, 2048), tenants, access)
+    }
+
+    fn over(umem: &'static Umem, tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])]) -> Self {
         let aead = crypto::aead::single();
         // Not the one for this machine, which does small batches by ring: what the hub seals the other way, sites open one by one.
         let of_hub = crypto::aead::lanes().last().copied().unwrap_or(aead);
@@ -102,7 +121,8 @@ impl Rehearsal {
             access: Access::default(),
             tenants: Tenants::new(tenants.iter().map(|_| tenant())),
             shelf: Shelf::new(tenants.len()),
-            pool: umem.frames(0..chunks),
+            pool: umem.frames(0..umem.chunks()),
+            umem,
             pieces: Vec::new(),
             out: vec![Vec::with_capacity(OUT_MAX)],
             rows: Arc::new(Rows::new(shape)),
@@ -160,6 +180,7 @@ impl Rehearsal {
             tenants: Tenants::new((0..self.journey.tenants.len()).map(|_| tenant())),
             shelf: Shelf::new(self.journey.tenants.len()),
             pool: Vec::new(),
+            umem: self.umem,
             pieces: Vec::new(),
             out: vec![Vec::with_capacity(OUT_MAX)],
             rows: Arc::new(Rows::new(Shape {
@@ -243,7 +264,9 @@ impl Rehearsal {
         for some in frames.chunks(BATCH) {
             let mut batch = Batch::new();
             for bytes in some {
-                let mut frame = self.journey.pool.pop().expect("a free chunk");
+                let long = bytes.len() + HEADROOM > self.umem.chunk_size() as usize;
+                let frame = if long { self.umem.take_long() } else { self.journey.pool.pop() };
+                let mut frame = frame.expect("a free chunk");
                 frame.copy_from(bytes);
                 batch.push(Packet::arrived(frame, PortIndex(0)));
             }
@@ -274,7 +297,7 @@ impl Rehearsal {
     pub fn leave(&mut self) -> Vec<Vec<u8>> {
         let frames: Vec<Frame> = self.journey.out[0].drain(..).collect();
         let bytes = frames.iter().map(|frame| frame.bytes().to_vec()).collect();
-        self.journey.pool.extend(frames);
+        self.journey.pool.extend(frames.into_iter().filter_map(|frame| self.umem.keep(frame)));
         bytes
     }
 
@@ -291,9 +314,11 @@ impl Rehearsal {
         std::iter::from_fn(|| self.control.event()).collect()
     }
 
-    /// Chunks that are in the pool or on the shelf, against all there are: equal unless one was lost.
+    /// Chunks that are in the pool or on the shelf, against all there are: equal unless one was lost. Long frames count as one each.
     pub fn census(&self) -> (usize, usize) {
-        (self.journey.pool.len() + self.journey.shelf.len(), self.umem.chunks() as usize)
+        let (long, free) = self.umem.long_frames();
+        let found = self.journey.pool.len() + self.journey.shelf.len() + free as usize;
+        (found, (self.umem.chunks() + long) as usize)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
 use crate::fit::PIECES_MAX;
 use crate::mailbox::{Bell, mailbox};
+use crate::memory::{ONE_CHUNK, Sizes, WIDEST};
 use crate::notify::Notify;
 use crate::numa::Nodes;
 use crate::packet::BATCH;
@@ -29,7 +30,7 @@ use crate::team::Team;
 use crate::tenants::{Tenant, Tenants};
 use crate::underlay::Underlay;
 use crate::worker::{Journey, OUT_MAX, Worker};
-use crate::xsk::{Bound, BusyPoll, Census, Device, Frame, HEADROOM, Options, Socket, Umem};
+use crate::xsk::{Bound, BusyPoll, Census, Device, Frame, Options, Socket, Umem};
 use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -57,12 +58,16 @@ const fn fill_entries(sockets: u32) -> u32 {
 const fn chunks_per_queue(sockets: u32) -> u32 {
     fill_entries(sockets) + 2 * sockets * RING
 }
-/// Bytes that an inner packet can grow by when it is sealed: padding and tag.
-const GROWTH: usize = 32;
 /// Chunks that a worker can hold besides: its shelf, frames that wait for a port, fragments that it made, and a batch under
 /// way.
 const fn chunks_per_worker(ports: u32) -> u32 {
     staging::IN_ALL as u32 + ports * OUT_MAX as u32 + 2 * BATCH as u32 + PIECES_MAX as u32
+}
+
+/// Long frames for so many workers and sockets: those in flight in transmit rings, where each has two descriptors at the least, and
+/// what the workers can hold.
+const fn long_frames(workers: u32, ports: u32, sockets: u32) -> u32 {
+    sockets * RING / 2 + workers * (staging::IN_ALL as u32 + ports * OUT_MAX as u32 + 2 * BATCH as u32)
 }
 
 /// A port of the hub, as it was opened.
@@ -93,6 +98,8 @@ pub struct Port {
     pub bound: Bound,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// Its packets may be longer than a chunk: they come and go in several.
+    pub multi_buffer: bool,
     /// It has access ends.
     vlans: bool,
     wanted_mode: Option<bpf::Mode>,
@@ -106,6 +113,16 @@ impl Port {
     /// Bytes of a chunk.
     pub fn chunk_size(&self) -> u32 {
         self.umem.chunk_size()
+    }
+
+    /// Bytes of the largest frame.
+    pub fn frame_size(&self) -> usize {
+        self.umem.frame_size()
+    }
+
+    /// How many frames of several chunks there are, and how many of these are free.
+    pub fn long_frames(&self) -> (u32, u32) {
+        self.umem.long_frames()
     }
 
     /// Where the chunks are, of all ports: they share one memory.
@@ -123,17 +140,35 @@ impl Port {
     /// Puts the XDP program on the port, and says what came of it.
     pub fn attach(&mut self, steering: &mut bpf::Steering) -> anyhow::Result<()> {
         let ifindex = self.ifindex.with_context(|| format!("port {}: its interface is gone", self.name))?;
-        let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode)?;
+        let attached = steering.attach(self.index.0, ifindex, &self.name, self.wanted_mode);
+        let attached = match attached {
+            Err(error) if self.multi_buffer => {
+                let Self { name, mtu, driver, .. } = self;
+                let what = format!(
+                    "port {name}: an MTU of {mtu} needs an XDP program for frames in several buffers (xdp.frags); if the driver {driver} \
+                     takes none: ip link set {name} mtu {ONE_CHUNK}"
+                );
+                return Err(anyhow::Error::new(error).context(what));
+            }
+            other => other?,
+        };
         self.mode = attached.mode;
         self.see_tags(attached.no_tags)?;
         let driver = &self.driver;
         let copied = |error| format!("every frame is copied: the driver {driver} refused zero-copy ({error})");
-        let generic =
-            |error| format!("the driver {driver} has no XDP of its own ({error}): generic mode, several times slower");
+        let wide = self.multi_buffer;
+        let generic = |error| {
+            let parts = if wide {
+                format!(" for frames in several buffers, as above an MTU of {ONE_CHUNK}")
+            } else {
+                String::new()
+            };
+            format!("the driver {driver} has no XDP of its own{parts} ({error}): generic mode, several times slower")
+        };
         let news = [self.bound.zero_copy_refused.map(copied), attached.why_generic.map(generic)];
         news.into_iter().flatten().for_each(|warning| self.warn(warning));
         tracing::info!(
-            "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}",
+            "port {}: driver {}, XDP {}, {} mode, {} queue(s), MTU {}, chunks of {} bytes{}{}",
             self.name,
             self.driver,
             match self.mode {
@@ -144,6 +179,7 @@ impl Port {
             self.queues,
             self.mtu,
             self.chunk_size(),
+            if self.multi_buffer { ", multi-buffer" } else { "" },
             if attached.took_over { ", taken over from an earlier process" } else { "" },
         );
         for warning in &self.warnings {
@@ -287,6 +323,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             access: port.role == Role::Access || desired.has_ends(&port.name),
         })
         .collect();
+    options.frags = devices.iter().map(is_wide).collect();
     let steering = bpf::Steering::load(options)?;
     let cores = plan.cores.clone();
     let Opened { ports, mut rings, chunks } = open_ports(&desired, plan, devices, &steering)?;
@@ -317,7 +354,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
     for (w, core) in cores.iter().copied().enumerate() {
-        let (control_end, worker_end) = mailbox(wake.clone(), ports[0].bells[w].clone(), umem.chunk_size() as usize);
+        let (control_end, worker_end) = mailbox(wake.clone(), ports[0].bells[w].clone(), umem.frame_size());
         let rows = Arc::new(segment.rows(w));
         mailboxes.push((control_end, rows.clone()));
         let mut sites = Sites::with_room(room);
@@ -332,6 +369,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             tenants,
             shelf: Shelf::new(room),
             pool: umem.frames(next_chunk..next_chunk + chunks[w]),
+            umem,
             pieces: Vec::with_capacity(PIECES_MAX),
             out: ports.iter().map(|_| Vec::<Frame>::with_capacity(OUT_MAX)).collect(),
             rows,
@@ -524,20 +562,20 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
         .map(|(d, p)| (d.mtu, &p.name))
         .max_by_key(|(mtu, _)| *mtu)
         .context("a port")?;
-    let chunk_size = match largest as usize {
-        mtu if mtu <= mtu_max(2048) => 2048,
-        mtu if mtu <= mtu_max(4096) => 4096,
-        mtu => bail!(
-            "port {widest} has an MTU of {mtu}, and a frame must fit one chunk of packet memory, which the kernel makes no larger than a page: ip link set {widest} mtu {} or less",
-            mtu_max(4096)
-        ),
+    let Some(sizes) = Sizes::of(largest) else {
+        bail!(
+            "port {widest} has an MTU of {largest}, and the hub's frames hold {WIDEST} at the most: ip link set {widest} mtu {WIDEST} or less"
+        );
     };
     // Some may own a queue more than others.
     let mut chunks = vec![chunks_per_worker(devices.len() as u32); workers];
     for (device, sockets) in devices.iter().zip(&sockets) {
         (0..queues(device)).for_each(|queue| chunks[owner(queue, workers)] += chunks_per_queue(*sockets));
     }
-    let umem = Umem::new(chunks.iter().sum(), chunk_size).context("could not get packet memory")?;
+    let all: u32 = devices.iter().zip(&sockets).map(|(device, sockets)| queues(device) * sockets).sum();
+    let long = if sizes.run > 1 { long_frames(workers as u32, devices.len() as u32, all) } else { 0 };
+    let umem = Umem::with_long(chunks.iter().sum(), sizes.chunk, long, sizes.run);
+    let umem = umem.context("could not get packet memory")?;
 
     // One memory has one mode. Where none is forced, the best is tried, and if a port can't have it, no port has it.
     let copies = |wanted| desired.ports.iter().any(|port| port.copy == Some(wanted));
@@ -566,6 +604,7 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
     {
         let bound = opened[0].socket.bound().clone();
         let queues = queues(&device);
+        let multi_buffer = is_wide(&device) && bound.multi_buffer;
         let port = Port {
             index: PortIndex(at as u16),
             name: port.name.to_string(),
@@ -578,6 +617,7 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
             queues,
             sockets,
             mode: bpf::Mode::Native,
+            multi_buffer,
             vlans: port.role == Role::Access || desired.has_ends(&port.name),
             wanted_mode: port.mode.map(|mode| match mode {
                 Mode::Native => bpf::Mode::Native,
@@ -605,9 +645,9 @@ fn open_ports(desired: &Desired, plan: Plan, devices: Vec<Device>, steering: &bp
     Ok(Opened { ports, rings, chunks })
 }
 
-/// The largest MTU of a port whose frames fit a chunk of so many bytes, sealed too.
-pub const fn mtu_max(chunk_size: usize) -> usize {
-    chunk_size - HEADROOM - wire::ethernet::HEADER - GROWTH
+/// Whether its packets may need more than a chunk.
+fn is_wide(device: &Device) -> bool {
+    device.mtu > ONE_CHUNK
 }
 
 /// A socket that was opened, and for whom.
@@ -617,8 +657,9 @@ struct Opening {
     socket: Socket,
 }
 
-/// The sockets of all ports, each with so many on a queue. The first of all registers the memory, and the others share it;
-/// on each queue the first is its owner's, and the others join.
+/// The sockets of all ports, each with so many on a queue. The first of all registers the memory, and the others share it and what
+/// it asked for: so it is on the widest port, whose driver is asked for most. On each queue the first is its owner's, and the
+/// others join.
 fn open_all(
     umem: &'static Umem,
     devices: &[(&Device, u32)],
@@ -626,21 +667,25 @@ fn open_all(
     zero_copy: Option<bool>,
     busy_poll: Option<BusyPoll>,
 ) -> anyhow::Result<Vec<Vec<Opening>>> {
-    let mut all: Vec<Vec<Opening>> = Vec::new();
-    for (device, sockets) in devices {
+    let mut all: Vec<Vec<Opening>> = devices.iter().map(|_| Vec::new()).collect();
+    let mut widest_first: Vec<usize> = (0..devices.len()).collect();
+    widest_first.sort_by_key(|at| std::cmp::Reverse(devices[*at].0.mtu));
+    for at in widest_first {
+        let (device, sockets) = devices[at];
         let options = Options {
             zero_copy,
-            fill: fill_entries(*sockets),
+            fill: fill_entries(sockets),
             completion: (sockets * RING).next_power_of_two(),
             receive: RING,
             transmit: RING,
+            multi_buffer: umem.long_frames().0 > 0,
             busy_poll,
             ..Options::default()
         };
         let mut opened: Vec<Opening> = Vec::new();
         for queue in 0..queues(device) {
             let owner = owner(queue, workers);
-            let others = (0..workers).filter(|worker| *sockets > 1 && *worker != owner);
+            let others = (0..workers).filter(|worker| sockets > 1 && *worker != owner);
             for worker in std::iter::once(owner).chain(others) {
                 let of_queue = opened.iter().find(|one| one.queue == queue);
                 let share = of_queue.or_else(|| all.iter().flatten().chain(&opened).next()).map(|one| &one.socket);
@@ -648,7 +693,7 @@ fn open_all(
                 opened.push(Opening { queue, worker, socket });
             }
         }
-        all.push(opened);
+        all[at] = opened;
     }
     Ok(all)
 }

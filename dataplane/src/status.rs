@@ -144,6 +144,9 @@ pub struct Port {
     pub headroom: Option<u32>,
     /// Bytes of packet memory a frame.
     pub chunk_size: Option<u32>,
+    /// Whether frames may have several chunks, as they must where the MTU is larger than one holds.
+    #[serde(default)]
+    pub multi_buffer: Option<bool>,
     /// Whether the kernel tells when it must be woken.
     pub need_wakeup: Option<bool>,
     /// The interface's MTU.

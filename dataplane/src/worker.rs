@@ -26,7 +26,7 @@ use crate::sites::{Sessions, Sites, Way};
 use crate::staging::Shelf;
 use crate::team::Team;
 use crate::tenants::Tenants;
-use crate::xsk::{Frame, HEADROOM};
+use crate::xsk::{Frame, HEADROOM, Umem};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
 use crypto::aead::{Backend, OpenJob, SealJob, TAG};
@@ -146,6 +146,8 @@ pub struct Journey {
     pub shelf: Shelf,
     /// Free chunks.
     pub pool: Vec<Frame>,
+    /// Where the chunks are from: it has the free frames of several chunks, too.
+    pub umem: &'static Umem,
     /// Fragments that are to be sealed at the end of this turn.
     pub pieces: Vec<Packet>,
     /// Frames for each port, addressed and sealed.
@@ -581,7 +583,7 @@ impl Journey {
                     packet = oldest;
                 }
             }
-            self.pool.push(packet.frame);
+            self.recycle(packet.frame);
         }
     }
 
@@ -720,7 +722,7 @@ impl Journey {
         self.sites.at_mut(slot).wanted = false;
         while let Some(packet) = self.shelf.take(slot, &mut self.sites) {
             self.count_drop(&packet, DropReason::SiteDown);
-            self.pool.push(packet.frame);
+            self.recycle(packet.frame);
         }
         self.show_staged(slot);
     }
@@ -742,8 +744,16 @@ impl Journey {
         self.dispatch(&mut batch);
     }
 
+    /// A frame that nobody needs any more.
+    fn recycle(&mut self, frame: Frame) {
+        if let Some(frame) = self.umem.keep(frame) {
+            self.pool.push(frame);
+        }
+    }
+
     fn fresh(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
-        let Some(mut frame) = self.pool.pop() else {
+        let long = HEADROOM + bytes.len() > self.umem.chunk_size() as usize;
+        let Some(mut frame) = (if long { self.umem.take_long() } else { self.pool.pop() }) else {
             self.rows.hub.count(DropReason::NoChunk, bytes.len());
             return None;
         };

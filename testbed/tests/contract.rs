@@ -182,14 +182,14 @@ fn a_port_whose_frames_fit_no_chunk_is_refused_with_what_would_be_right() -> Res
     lab::test(|lab| {
         let world = World::new(lab)?;
         for (namespace, interface) in [(&world.hub, "d0"), (&world.inet, "h0")] {
-            namespace.ip(&format!("link set {interface} mtu 9000"))?;
+            namespace.ip(&format!("link set {interface} mtu 20000"))?;
         }
         let mut hub = Hub::new(lab, &world, &Settings::default(), &[])?;
         hub.spawn()?;
         let status = hub.process()?.end(Duration::from_secs(60))?;
         let log = hub.process()?.log();
         ensure!(!status.success(), "{log}");
-        ensure!(log.contains("port d0 has an MTU of 9000") && log.contains("3794 or less"), "{log}");
+        ensure!(log.contains("port d0 has an MTU of 20000") && log.contains("16074 or less"), "{log}");
         Ok(())
     })
 }

@@ -77,7 +77,7 @@ drop_reasons! {
     56 PortDown "port_down" "The port through which the site is reached is down or gone."
     57 TxRingFull "tx_ring_full" "The port's transmit ring had no room: more arrives than the port takes."
     58 NoChunk "no_chunk" "All chunks of packet memory were in use, so a packet of the hub's own could not be made."
-    59 MultiBuffer "multi_buffer" "A received packet that the driver had spread over several chunks; the port's MTU is larger than a chunk holds."
+    59 MultiBuffer "multi_buffer" "A received packet in several chunks, and no frame to put it together in: all were in use, or it is longer than the ports' MTU."
     60 BadDescriptor "bad_descriptor" "A descriptor of the kernel's for a chunk that it was not lent; a fault of the driver."
 
     // Handshakes and fragments, in control.

@@ -204,8 +204,7 @@ impl Control {
         let ends = access::Ends::new(&desired, &seats);
         let by_key = sites.iter().map(|(slot, site)| (*site.peer.remote(), slot)).collect();
         let startup = sites.iter().filter(|(_, site)| site.endpoint.is_some()).map(|(slot, _)| slot).collect();
-        let chunk_size = ports.first().map_or(2048, |port| port.chunk_size() as usize);
-        let frame_max = chunk_size - HEADROOM;
+        let frame_size = ports.first().map_or(2048, crate::start::Port::frame_size);
         Self {
             reserved,
             notify,
@@ -219,14 +218,14 @@ impl Control {
             checker: Checker::new(&identity),
             loaded_until: Time(0),
             strangers: 0,
-            reassembly: Reassembly::new(frame_max),
+            reassembly: Reassembly::new(frame_size - HEADROOM),
             figures: segment.control_rows(),
             segment,
             swept: 0,
             turns: vec![0; workers.len()],
             remains: Vec::new(),
             saving: None,
-            mtu_max: crate::start::mtu_max(chunk_size) as u16,
+            mtu_max: crate::memory::mtu_max(frame_size) as u16,
             busy: vec![(0, 0.0); workers.len()],
             batched: vec![(0, 0); workers.len()],
             segment_lost: false,

@@ -93,6 +93,7 @@ impl Control {
         let (to_control, keepalives) = (workers(|w| w.to_control), workers(|w| w.keepalives));
         let completed = ports(|port| port.completed_frames);
         let census = self.ports.first().map(|port| port.census()).unwrap_or_default();
+        let (long, free_long) = self.ports.first().map(|port| port.long_frames()).unwrap_or_default();
         status::Books {
             received: ports(|port| port.rx_frames),
             generated: workers(|w| w.generated),
@@ -105,8 +106,10 @@ impl Control {
             staged: workers(|w| w.staged),
             sending: census.transmit.into(),
             receiving: census.receive.into(),
-            free: workers(|w| w.chunks_free) + self.facts.depot.as_ref().map_or(0, |depot| depot.len() as u64),
-            chunks: self.facts.chunks.iter().map(|n| u64::from(*n)).sum(),
+            free: workers(|w| w.chunks_free)
+                + self.facts.depot.as_ref().map_or(0, |depot| depot.len() as u64)
+                + u64::from(free_long),
+            chunks: self.facts.chunks.iter().chain([&long]).map(|n| u64::from(*n)).sum(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Control {
             sockets: Some(port.sockets),
             headroom: Some(crate::xsk::HEADROOM as u32),
             chunk_size: Some(port.chunk_size()),
+            multi_buffer: Some(port.multi_buffer),
             need_wakeup: Some(port.bound.need_wakeup),
             mtu: Some(port.mtu),
             mac: port.mac.map(mac_text),

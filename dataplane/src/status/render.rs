@@ -205,9 +205,12 @@ fn ports(out: &mut String, ports: &[Port]) {
                 XdpMode::Native => "native",
                 XdpMode::Generic => "generic",
             })),
-            or_dash(port.copy.map(|mode| match mode {
-                CopyMode::Copy => "copy",
-                CopyMode::ZeroCopy => "zero-copy",
+            or_dash(port.copy.map(|mode| {
+                let parts = if port.multi_buffer == Some(true) { ", multi-buffer" } else { "" };
+                match mode {
+                    CopyMode::Copy => format!("copy{parts}"),
+                    CopyMode::ZeroCopy => format!("zero-copy{parts}"),
+                }
             })),
             or_dash(port.queues.map(|queues| match port.sockets {
                 Some(sockets) if sockets > 1 => format!("{queues} shared by {sockets}"),

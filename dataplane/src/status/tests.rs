@@ -49,6 +49,7 @@ fn example() -> Status {
                 sockets: Some(1),
                 headroom: Some(128),
                 chunk_size: Some(2048),
+                multi_buffer: Some(false),
                 need_wakeup: Some(true),
                 mtu: Some(1500),
                 mac: Some("02:00:00:00:00:01".into()),
