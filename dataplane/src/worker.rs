@@ -444,8 +444,9 @@ impl Journey {
         packet.verdict = Verdict::Forward;
     }
 
-    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place. `true` if some are longer then than what
-    /// the way takes.
+    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place.
+    ///
+    /// `true` if some are longer then than what the way takes.
     fn seal(&mut self, batch: &mut Batch, now: Time) -> bool {
         let mut too_long = false;
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
