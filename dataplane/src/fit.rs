@@ -12,7 +12,7 @@ use crate::worker::Journey;
 use crate::xsk::{Frame, HEADROOM};
 use crypto::Time;
 use crypto::aead::TAG;
-use crypto::message::DATA_HEADER;
+use crypto::message::{self, DATA_HEADER};
 use wire::fragment::{Cuts, CutsV6};
 use wire::{DropReason, ethernet, ipv6, tcp};
 
@@ -72,9 +72,12 @@ impl Journey {
             if packet.inner_len <= path.payload_max {
                 continue;
             }
-            let mtu = path.payload_max + (path.template.header_len() - ethernet::HEADER + DATA_HEADER + TAG) as u16;
-            let session = site.sending.as_ref().map_or(0, |session| session.remote_index());
-            let cuts = Outside::new(&packet.frame.bytes()[ethernet::HEADER..], mtu, packet.counter as u32 ^ session);
+            let headers = path.template.header_len();
+            let mtu = path.payload_max + (headers - ethernet::HEADER + DATA_HEADER + TAG) as u16;
+            // Of all workers' packets to this site, this one alone has its counter.
+            let id = message::parse_data(&packet.frame.bytes()[headers..]);
+            let id = id.map_or(0, |(index, counter)| index ^ counter as u32);
+            let cuts = Outside::new(&packet.frame.bytes()[ethernet::HEADER..], mtu, id);
             let Some(cuts) = cuts else { continue };
             if self.pieces.len() + cuts.count() - 1 > PIECES_MAX || self.pool.len() < cuts.count() {
                 packet.drop(DropReason::NoChunk);

@@ -205,6 +205,34 @@ fn put_together(frames: &[Vec<u8>], mtu: usize) -> Vec<u8> {
     whole
 }
 
+/// From now on the way to a site is IPv6 outside.
+fn reach_by_ipv6(hub: &mut Rehearsal, site: u32) {
+    let path = wire::Path {
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        source: "[2001:db8::1]:51820".parse().unwrap(),
+        destination: "[2001:db8::2]:51821".parse().unwrap(),
+        udp_checksum: false,
+    };
+    let out = hub.journey.sites.at_mut(SiteSlot(site)).way.out.as_mut().unwrap();
+    out.template = wire::Template::new(&path).unwrap();
+}
+
+/// Two sites begin at the same counter; what is cut has another number for each packet.
+#[test]
+fn halves_of_two_packets_are_never_taken_for_one() {
+    let mut hub = Rehearsal::new(&[vec![vec!["fd00:9:1::/64"], vec!["fd00:9:2::/64"], vec!["fd00:9:3::/64"]]], 256);
+    reach_by_ipv6(&mut hub, 1);
+    hub.journey.sites.at_mut(SiteSlot(1)).way.out.as_mut().unwrap().payload_max = 1200;
+    let frames: Vec<_> = [(0, "fd00:9:1::1"), (2, "fd00:9:3::1")]
+        .map(|(site, from)| hub.seal_to(site, &ipv6(from, "fd00:9:2::1", 9, 1280), 1280))
+        .to_vec();
+    let left = hub.pass(&frames);
+    let mut ids: Vec<[u8; 4]> = left.iter().map(|frame| frame[14 + 44..14 + 48].try_into().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.len() == 4 && ids[0] == ids[1] && ids[1] != ids[2] && ids[2] == ids[3], "{ids:?}");
+}
+
 /// IPv6 takes 1,280 bytes for granted: on a way that has less room they go in two outer packets.
 #[test]
 fn what_ipv6_takes_for_granted_passes_a_narrow_way_cut_outside() {
@@ -212,15 +240,7 @@ fn what_ipv6_takes_for_granted_passes_a_narrow_way_cut_outside() {
         let overhead: usize = if outside_v6 { 80 } else { 60 };
         let mut hub = hub(1280 - overhead as u16);
         if outside_v6 {
-            let path = wire::Path {
-                source_mac: [2, 0, 0, 0, 0, 1],
-                destination_mac: [2, 0, 0, 0, 0, 2],
-                source: "[2001:db8::1]:51820".parse().unwrap(),
-                destination: "[2001:db8::2]:51821".parse().unwrap(),
-                udp_checksum: false,
-            };
-            let out = hub.journey.sites.at_mut(SiteSlot(1)).way.out.as_mut().unwrap();
-            out.template = wire::Template::new(&path).unwrap();
+            reach_by_ipv6(&mut hub, 1);
         }
         for (len, frames) in [(1280 - overhead, 1), (1280 - overhead + 1, 2), (1280, 2)] {
             let packet = ipv6("fd00:9:1::1", "fd00:9:2::1", 9, len);

@@ -258,7 +258,7 @@ mod tests {
                 IpAddr::V4(_) => {
                     let mut packet = [&whole[..20], bytes].concat();
                     packet[2..4].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
-                    packet[6..8].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+                    packet[6..8].copy_from_slice(&((more << 13) | (offset / 8)).to_be_bytes());
                     packet
                 }
                 IpAddr::V6(_) => {
