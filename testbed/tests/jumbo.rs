@@ -141,7 +141,7 @@ fn large_garbage_costs_no_chunk() -> Result<()> {
         let mut unknown = forged.clone();
         unknown[place.start + 6] ^= 0xff;
         // A fragment as long as a frame can be, of which the rest never comes.
-        let pieces = fragments(&good, 7, &[0..8000])?;
+        let pieces = fragments(&good, 7, std::slice::from_ref(&(0..8000)))?;
         for _ in 0..TIMES / 50 {
             attacker.repeat(&forged, 50)?;
             attacker.repeat(&unknown, 50)?;
