@@ -17,6 +17,10 @@ fn make_narrow(world: &World, sites: &[&Site], mtu: u16) -> Result<()> {
     for site in sites {
         world.inet.ip(&format!("link set {} mtu {mtu}", site.host.uplink))?;
     }
+    silence(world)
+}
+
+fn silence(world: &World) -> Result<()> {
     world.inet.ip("rule add pref 10 ipproto icmp blackhole")?;
     world.inet.ip("-6 rule add pref 10 ipproto ipv6-icmp blackhole")
 }
@@ -92,6 +96,25 @@ fn transfers_complete_over_1280_that_nobody_told_of() -> Result<()> {
 #[test]
 fn transfers_complete_over_1454_that_nobody_told_of() -> Result<()> {
     transfers_complete(1454, [1392, 1360])
+}
+
+/// Where only the way to the site is narrow, whole answers come back: what routers cut must not count as having passed.
+#[test]
+fn what_a_router_would_cut_has_not_passed() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::new(lab)?;
+        let plan = Plan { contract: MEASURED_A, ..Plan::new(1001, "a", 1) };
+        let mut sites = vec![Site::new(lab, &mut world, plan)?];
+        let (address, uplink) = (sites[0].host.address(false, 2), &sites[0].host.uplink);
+        world.inet.ip(&format!("route add {address}/32 dev {uplink} mtu lock 1454"))?;
+        silence(&world)?;
+        let settings = Settings { hub_addresses: vec![1001], ..Settings::default() };
+        let hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        let found = found(&hub, &sites[0])?;
+        ensure!(found == 1392, "{found}");
+        hub.balance()?;
+        Ok(())
+    })
 }
 
 /// No common size: what is found is the largest that needs no padding.
