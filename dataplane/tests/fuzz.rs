@@ -26,7 +26,7 @@ use ekiden_dataplane::rehearsal::{Rehearsal, from_host, ipv4, ipv6, routes};
 use ekiden_dataplane::status::Status;
 use mutate::{Change, Recipe, alter, corpus, mutate, seconds};
 use wire::vlan::{SERVICE, Tagged};
-use wire::{DropReason, SiteSlot, TenantSlot, Vlan};
+use wire::{DropReason, Malformed, Outer, SiteSlot, TenantSlot, Vlan};
 
 /// How often each place was reached, by its name.
 type Reached = BTreeMap<String, u64>;
@@ -44,6 +44,9 @@ struct Hub {
     received: u64,
     sent: u64,
     fragments: u64,
+    /// What was cut outside, on its way to being whole.
+    outside: Reassembly,
+    whole: u64,
 }
 
 impl Hub {
@@ -66,7 +69,7 @@ impl Hub {
         hub.journey.sites.limit([None, None, None, Some(limits)]);
         // And the way to one site is narrow.
         hub.journey.sites.at_mut(SiteSlot(1)).way.out.as_mut().expect("a way").payload_max = 600;
-        Self { hub, received: 0, sent: 0, fragments: 0 }
+        Self { hub, received: 0, sent: 0, fragments: 0, outside: Reassembly::new(2048), whole: 0 }
     }
 
     /// The same, with an end of each tenant in a VLAN, and the same addresses there.
@@ -75,7 +78,7 @@ impl Hub {
         let addresses: &[&str] = &["10.9.3.254/24", "fd00:9:3::fe/64"];
         let hub =
             Rehearsal::with_access(&[sites(), sites()], &[(0, vlan(0), addresses), (1, vlan(1), addresses)], 2048);
-        Self { hub, received: 0, sent: 0, fragments: 0 }
+        Self { hub, received: 0, sent: 0, fragments: 0, outside: Reassembly::new(2048), whole: 0 }
     }
 
     /// Lets the frames pass, and asserts: received + generated = sent + dropped + to control + keepalives + on the shelf.
@@ -86,12 +89,16 @@ impl Hub {
         self.sent += out.len() as u64;
         let of_access =
             |frame: &[u8]| Tagged::parse(frame).is_ok_and(|tagged| [vlan(0), vlan(1)].contains(&tagged.vlan));
-        for frame in &out {
-            if let Some((site, inner)) = hub.open(frame) {
+        for mut frame in out {
+            if Outer::parse(&frame) == Err(Malformed::Fragment) {
+                let Outcome::Complete(whole) = self.outside.push(&frame, 0) else { continue };
+                (frame, self.whole) = (whole, self.whole + 1);
+            }
+            if let Some((site, inner)) = hub.open(&frame) {
                 let first = inner.first().is_some_and(|byte| byte >> 4 == 4) && inner[6] & 0x20 != 0 && site == 1;
                 self.fragments += u64::from(first);
             } else {
-                assert!(of_access(frame), "a frame left that its site can't open");
+                assert!(of_access(&frame), "a frame left that its site can't open");
             }
         }
         while let Some(parcel) = hub.control.parcel() {
@@ -132,6 +139,7 @@ impl Hub {
             ("to_control", turns.to_control.read()),
             ("keepalives", turns.keepalives.read()),
             ("fragments", self.fragments),
+            ("whole again", self.whole),
         ] {
             if count > 0 {
                 reached.insert(name.to_owned(), count);
