@@ -9,6 +9,7 @@ use crate::neighbours::{Action, Claim, Key, Neighbours};
 use crate::seats::Seats;
 use ahash::AHashMap;
 use crypto::Time;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use wire::arp::{self, Arp, Operation};
@@ -31,7 +32,12 @@ pub(super) struct Ends {
     all: Vec<End>,
     by_place: AHashMap<(PortIndex, Vlan), usize>,
     pub(super) neighbours: Neighbours,
+    /// Which are announced once more, and when: the first may come before a switch forwards what its port sends (RFC 5227, 2.3).
+    again: VecDeque<(Time, usize)>,
 }
+
+/// Between the two announcements of an end (RFC 5227, 1.1, `ANNOUNCE_INTERVAL`).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An access end.
 pub(super) struct End {
@@ -55,7 +61,13 @@ impl Ends {
         }
         let first = all.first().map_or(u32::MAX, |end| end.slot.0);
         let by_place = all.iter().enumerate().map(|(n, end)| ((end.link.port, end.link.vlan), n)).collect();
-        Self { first, all, by_place, neighbours: Neighbours::default() }
+        Self { first, all, by_place, neighbours: Neighbours::default(), again: VecDeque::new() }
+    }
+
+    /// When something is due here.
+    pub(super) fn next(&self) -> Option<Time> {
+        let again = self.again.front().map(|(at, _)| *at);
+        [again, self.neighbours.next()].into_iter().flatten().min()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &End> {
@@ -101,6 +113,7 @@ impl Control {
             self.order_all(|| Order::Link(slot, Box::new(link.clone())));
             if state.is_ok() && state != before {
                 self.announce(n);
+                self.ends.again.push_back((clock::now() + ANNOUNCE_INTERVAL, n));
             }
         }
     }
@@ -113,10 +126,14 @@ impl Control {
         self.ask_neighbours(actions);
     }
 
-    /// What is due in the table of neighbours.
-    pub(super) fn poll_neighbours(&mut self) {
+    /// What is due: second announcements, and in the table of neighbours.
+    pub(super) fn poll_ends(&mut self) {
+        let now = clock::now();
+        while let Some((_, n)) = self.ends.again.pop_front_if(|(at, _)| *at <= now) {
+            self.announce(n);
+        }
         let mut actions = Vec::new();
-        self.ends.neighbours.poll(clock::now(), &mut actions);
+        self.ends.neighbours.poll(now, &mut actions);
         self.ask_neighbours(actions);
     }
 

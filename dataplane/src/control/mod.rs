@@ -274,8 +274,7 @@ impl Control {
         loop {
             self.hear_workers();
             self.run_timers();
-            let next =
-                [self.timers.next(), self.probes.next(), self.ends.neighbours.next()].into_iter().flatten().min();
+            let next = [self.timers.next(), self.probes.next(), self.ends.next()].into_iter().flatten().min();
             let wait = next.map_or(SWEEP, |at| at.since(clock::now()));
             if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
                 // More waits than one turn reads: go on at once, but let the runtime look at its sockets and signals
@@ -497,7 +496,7 @@ impl Control {
             self.poll(site);
         }
         self.poll_probes();
-        self.poll_neighbours();
+        self.poll_ends();
     }
 
     fn poll(&mut self, slot: SiteSlot) {
