@@ -20,6 +20,7 @@ mod mutate;
 pub mod neighbours;
 pub mod notify;
 pub mod numa;
+pub mod orders;
 pub mod packet;
 pub mod path_mtu;
 mod policy;

@@ -11,6 +11,8 @@
 //! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker`] alone touches sockets, so that the
 //! whole journey runs in a test, a fuzz target and a bench without one.
 //!
+//! What control tells a worker changes the tables between batches ([`crate::orders`]).
+//!
 //! The stages up to `address` may be another worker's, when this one has more than it can do ([`crate::team`]); dispatch
 //! never is, and so no flow changes its order.
 
@@ -20,23 +22,22 @@ use crate::depot::Depot;
 use crate::fit;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
-use crate::ports::{Ports, Ring};
-use crate::seats::Vacant;
-use crate::sites::{Sessions, Sites, Way};
+use crate::ports::Ports;
+use crate::sites::{Sessions, Sites};
 use crate::staging::Shelf;
 use crate::team::Team;
 use crate::tenants::Tenants;
-use crate::xsk::{Frame, HEADROOM, Umem};
+use crate::xsk::{Frame, Umem};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
 use crypto::aead::{Backend, OpenJob, SealJob, TAG};
 use crypto::message::{self, DATA_HEADER, Kind};
-use crypto::{Session, Time, replay};
+use crypto::{Time, replay};
 use stats::Rows;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Endpoints, Inner, Outer, PortIndex, SiteSlot, TenantSlot, ecn, is_martian, tcp};
+use wire::{DropReason, Ecn, Endpoints, Inner, Outer, SiteSlot, TenantSlot, ecn, is_martian, tcp};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -196,7 +197,7 @@ impl Journey {
         self.filter(batch); // the tenant's own rules: policy.rs
         self.route(batch);
         self.visit(batch, now); // as a gateway: access.rs
-        self.police(batch, now); // 5. The rates of the contract: policy.rs
+        self.police(batch, now); // the rates of the contract: policy.rs
         self.adapt(batch, now);
         self.go_on(batch, now);
     }
@@ -211,7 +212,7 @@ impl Journey {
         }
     }
 
-    /// 1. Outer headers, kind of message, session, and a first look at the replay window.
+    /// Outer headers, kind of message, session, and a first look at the replay window.
     fn admit(&mut self, batch: &mut Batch, now: Time) {
         self.movers.clear();
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
@@ -277,7 +278,7 @@ impl Journey {
         }
     }
 
-    /// 2. Authenticate and decrypt, in place; then take each counter, once, for good.
+    /// Authenticate and decrypt, in place; then take each counter, once, for good.
     fn open(&mut self, batch: &mut Batch, now: Time) {
         let mut jobs = ArrayVec::<OpenJob<'_>, BATCH>::new();
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
@@ -351,7 +352,7 @@ impl Journey {
         }
     }
 
-    /// 3. The inner packet: its headers agree with its length, and its source is one of this site's.
+    /// The inner packet: its headers agree with its length, and its source is one of this site's.
     fn check(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let Ok(inner) = Inner::parse(packet.frame.bytes()) else {
@@ -388,7 +389,7 @@ impl Journey {
         }
     }
 
-    /// 4. The destination, in this tenant's own table.
+    /// The destination, in this tenant's own table.
     fn route(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
@@ -400,7 +401,7 @@ impl Journey {
         }
     }
 
-    /// 6. What a router changes: one hop less, TCP's segments to what fits, what does not fit cut (fit.rs); and what it refuses.
+    /// What a router changes: one hop less, TCP's segments to what fits, what does not fit cut (fit.rs); and what it refuses.
     fn adapt(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             if !wire::decrement_ttl(packet.frame.bytes_mut()) {
@@ -444,7 +445,7 @@ impl Journey {
         packet.verdict = Verdict::Forward;
     }
 
-    /// 7. The destination's session: padding of zeros, a counter each, and the cipher, in place.
+    /// The destination's session: padding of zeros, a counter each, and the cipher, in place.
     ///
     /// `true` if some are longer then than what the way takes.
     fn seal(&mut self, batch: &mut Batch, now: Time) -> bool {
@@ -501,7 +502,7 @@ impl Journey {
         too_long
     }
 
-    /// 8. Outer headers, by the template of the path.
+    /// Outer headers, by the template of the path.
     fn address(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let site = self.sites.at(packet.to);
@@ -547,7 +548,7 @@ impl Journey {
         }
     }
 
-    /// 9. Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
+    /// Every packet to where its verdict says. Here alone a frame is dropped, and here it is counted.
     pub fn dispatch(&mut self, batch: &mut Batch) {
         for mut packet in batch.drain(..) {
             match packet.verdict {
@@ -588,178 +589,16 @@ impl Journey {
         }
     }
 
-    /// What control has to say, between batches. `true` if it said anything.
-    pub fn obey(&mut self, now: Time, ports: &mut Ports) -> bool {
-        let mut any = false;
-        let mut emitted = 0;
-        // As many of control's own frames as of a ring's: a flood of handshakes, each answered with a cookie, would fill
-        // what a turn can put out, and nothing would be left for tenants' packets.
-        while emitted < BATCH
-            && let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order())
-        {
-            any = true;
-            emitted += usize::from(matches!(order, Order::Emit(..)));
-            match order {
-                Order::Publish(session) => self.sessions.publish(session),
-                Order::Withdraw { site, index } => self.withdraw(site, index),
-                Order::Way(site, way) => self.redirect(site, way),
-                Order::Link(end, link) => self.sites.at_mut(end).link = Some(link),
-                Order::Neighbour(end, address, answer) => self.neighbour((end, address), answer, now),
-                Order::Expect(site, replies) => self.sites.at_mut(site).expects = replies,
-                Order::Tables(tables) => self.tables = tables,
-                Order::Seat(end, seat) => self.sites.seat(end, seat),
-                Order::Tenant(slot, tenant) => *self.tenants.at_mut(slot) = tenant,
-                Order::Vacate(vacant) => self.vacate(&vacant),
-                Order::Rows(rows) => {
-                    rows.take_over(&self.rows);
-                    self.rows = rows;
-                }
-                Order::Use(session) => self.use_session(session, now),
-                Order::Keepalive(site) => self.keepalive(site, now),
-                Order::GiveUp(site) => self.give_up(site),
-                Order::Emit(port, frame) => self.emit(port, &frame),
-                Order::Reassembled(port, frame) => self.reassembled(port, &frame, now),
-                Order::Replace(ring) => self.replace(*ring, ports, now),
-                Order::Frames { frames, unsent } => {
-                    (0..unsent).for_each(|_| self.rows.hub.count(DropReason::PortDown, 0));
-                    self.pool.extend(frames);
-                }
-                Order::Stop => self.stopped = true,
-            }
-        }
-        any
-    }
-
-    /// A message came under a session that is unknown here: it may be in an order that control sent before the message
-    /// could come. Sessions are read from the orders now, and whose they are; everything else at the end of the batch. A slot
-    /// that is taken waits for the order that empties it: packets of this batch may be under the session in it.
-    fn learn(&mut self) {
-        while let Some(order) = self.mail.order() {
-            match order {
-                Order::Publish(session) if self.sessions.is_free(session.local_index()) => {
-                    self.sessions.publish(session)
-                }
-                Order::Seat(end, seat) => self.sites.seat(end, seat),
-                other => self.postponed.push_back(other),
-            }
-        }
-    }
-
-    fn withdraw(&mut self, site: SiteSlot, index: u32) {
-        self.sessions.withdraw(index);
-        let site = self.sites.at_mut(site);
-        site.sending.take_if(|session| session.local_index() == index);
-        site.wanted = false;
-    }
-
-    /// Whoever was in these slots is gone, and what waits for him too.
-    fn vacate(&mut self, vacant: &Vacant) {
-        for site in &vacant.sites {
-            self.give_up(*site);
-            self.sites.vacate(*site);
-            self.rows.clear_site(*site);
-        }
-        vacant.tenants.iter().for_each(|tenant| self.rows.clear_tenant(*tenant));
-        vacant.rules.iter().cloned().flatten().for_each(|rule| self.rows.clear_rule(rule));
-    }
-
-    fn redirect(&mut self, slot: SiteSlot, way: Way) {
-        let site = self.sites.at_mut(slot);
-        (site.way, site.moved) = (way, None);
-    }
-
-    /// A session to send under: what waited for it goes out first, in its order.
-    fn use_session(&mut self, session: Arc<Session>, now: Time) {
-        let slot = SiteSlot(session.owner());
-        let site = self.sites.at_mut(slot);
-        (site.sending, site.wanted) = (Some(session), false);
-        while self.sites.at(slot).staged > 0 {
-            let mut batch = Batch::new();
-            while let (false, Some(packet)) = (batch.is_full(), self.shelf.take(slot, &mut self.sites)) {
-                batch.push(packet);
-            }
-            self.send(&mut batch, now);
-        }
-        self.show_staged(slot);
-    }
-
-    /// A socket in the place of one whose interface is gone. What the old one received still goes its way.
-    fn replace(&mut self, new: Ring, ports: &mut Ports, now: Time) {
-        let Some(place) = ports.place_of(&new) else { return };
-        loop {
-            let mut batch = Batch::new();
-            ports.receive(place, &mut batch, &self.rows);
-            if batch.is_empty() {
-                break;
-            }
-            self.relay(&mut batch, now);
-            self.dispatch(&mut batch);
-        }
-        ports.reclaim(&mut self.pool, &self.rows);
-        self.mail.retire(ports.replace(place, new, &self.rows));
-    }
-
     pub(crate) fn show_staged(&self, site: SiteSlot) {
         self.rows.site(site).staged.set(self.sites.at(site).staged.into());
         self.rows.turns.staged.set(self.shelf.len() as u64);
     }
 
-    /// An empty packet under the current session, if there is one.
-    fn keepalive(&mut self, site: SiteSlot, now: Time) {
-        if self.sites.at(site).sending.is_none() {
-            return;
-        }
-        self.rows.turns.generated.add(1);
-        let Some(mut frame) = self.pool.pop() else {
-            return self.rows.tenant(self.sites.at(site).tenant).count(DropReason::NoChunk, 0);
-        };
-        frame.reset(HEADROOM, 0);
-        let mut packet = Packet::arrived(frame, PortIndex(0));
-        (packet.tenant, packet.to) = (Some(self.sites.at(site).tenant), site);
-        self.send(&mut Batch::from_iter([packet]), now);
-    }
-
-    fn give_up(&mut self, slot: SiteSlot) {
-        self.sites.at_mut(slot).wanted = false;
-        while let Some(packet) = self.shelf.take(slot, &mut self.sites) {
-            self.count_drop(&packet, DropReason::SiteDown);
-            self.recycle(packet.frame);
-        }
-        self.show_staged(slot);
-    }
-
-    /// Control's own frames: handshake messages.
-    fn emit(&mut self, port: PortIndex, bytes: &[u8]) {
-        self.rows.turns.generated.add(1);
-        let Some(mut packet) = self.fresh(port, bytes) else { return };
-        packet.verdict = Verdict::Transmit(port);
-        self.dispatch(&mut Batch::from_iter([packet]));
-    }
-
-    /// A datagram made whole: as if it had just come in.
-    fn reassembled(&mut self, port: PortIndex, bytes: &[u8], now: Time) {
-        self.rows.turns.reassembled.add(1);
-        let Some(packet) = self.fresh(port, bytes) else { return };
-        let mut batch = Batch::from_iter([packet]);
-        self.relay(&mut batch, now);
-        self.dispatch(&mut batch);
-    }
-
     /// A frame that nobody needs any more.
-    fn recycle(&mut self, frame: Frame) {
+    pub(crate) fn recycle(&mut self, frame: Frame) {
         if let Some(frame) = self.umem.keep(frame) {
             self.pool.push(frame);
         }
-    }
-
-    fn fresh(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
-        let long = HEADROOM + bytes.len() > self.umem.chunk_size() as usize;
-        let Some(mut frame) = (if long { self.umem.take_long() } else { self.pool.pop() }) else {
-            self.rows.hub.count(DropReason::NoChunk, bytes.len());
-            return None;
-        };
-        frame.copy_from(bytes);
-        Some(Packet::arrived(frame, port))
     }
 
     pub(crate) fn send(&mut self, batch: &mut Batch, now: Time) {
@@ -767,7 +606,7 @@ impl Journey {
         self.dispatch(batch);
     }
 
-    fn count_drop(&self, packet: &Packet, reason: DropReason) {
+    pub(crate) fn count_drop(&self, packet: &Packet, reason: DropReason) {
         let row = packet.tenant.map_or(&*self.rows.hub, |tenant| self.rows.tenant(tenant));
         row.count(reason, packet.outer_len as usize);
     }
