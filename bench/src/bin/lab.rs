@@ -112,18 +112,15 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
-    /// Handshakes under load: what is lost, and for how long traffic was held up by that.
-    Rekeys {
-        /// Handshakes, half of them of the site that sends and half of the one that receives.
-        #[arg(long, default_value_t = 20)]
-        count: u32,
+    /// Rekeys, and reloads of routes and sites, under load: what is lost, and for how long traffic was held up by that.
+    Changes {
         /// The load, as a share of what the hub carries.
-        #[arg(long, default_value_t = 0.8)]
+        #[arg(long, default_value_t = 0.5)]
         share: f64,
         /// Bytes of the inner packets.
         #[arg(long, default_value = "512")]
         size: Size,
-        /// How often, in turn with as long a trial without any.
+        /// How often, each in turn with as long a trial without any.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
@@ -197,7 +194,7 @@ fn main() -> Result<()> {
         Command::Sum { sizes, pairs, defer } => targets::sum(out, &sizes, pairs, defer),
         Command::Sites { counts, size, rounds } => targets::sites(out, &size, &counts, rounds),
         Command::Routes { counts, size, rounds } => targets::routes(out, &size, &counts, rounds),
-        Command::Rekeys { count, share, size, rounds } => targets::rekeys(out, &size, count, share, rounds),
+        Command::Changes { share, size, rounds } => targets::changes(out, &size, share, rounds),
         Command::Memory { sites } => targets::memory(out, sites),
         Command::Compare { out, rounds, search, defer, quick } => {
             let mut effort = Effort { rounds, defer, searched: search, ..Effort::default() };

@@ -1,9 +1,10 @@
 //! What is promised of the hub's speed, each measured by one command, as lines of a table.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::frames::Size;
 use super::hubs::{Kind, Running};
@@ -158,36 +159,76 @@ fn against_the_first(out: &mut impl Write, size: &Size, variants: &[(String, Opt
     Ok(())
 }
 
-/// Handshakes while packets pass: how long, all together, traffic was held up by them.
-pub fn rekeys(out: &mut impl Write, size: &Size, count: u32, share: f64, rounds: usize) -> Result<()> {
-    let mut rig = Rig::new(Kind::Ekiden, size, &Options::default())?;
-    let most = carried(&mut rig, Kind::Ekiden, FLOODS)?;
+/// Changes while packets pass: how long, all together, traffic was held up by them. Each kind of change has trials of its own, in turn
+/// with as long ones without any.
+pub fn changes(out: &mut impl Write, size: &Size, share: f64, rounds: usize) -> Result<()> {
+    const REKEYS: u32 = 20;
     let time = Duration::from_secs(10);
+    let mut rig = Rig::new(Kind::Ekiden, size, &Options::default())?;
+    let Running::Ekiden(hub) = &rig.hub else { bail!("a hub of ours") };
+    let (config, [run, ..]) = (hub.config().to_owned(), hub.places());
+    let before = std::fs::read_to_string(&config)?;
+    let (routes, sites) = (format!("{before}{}", tenant(1, 10_000)), format!("{before}{}", tenant(1000, 1)));
+    let most = carried(&mut rig, Kind::Ekiden, FLOODS)?;
+    let seconds = time.as_secs();
     writeln!(
         out,
-        "| {} B, {share} of {:.0} kpps, {} s | handshakes | lost | late | effective blocked time |",
+        "| {} B, {share} of {:.0} kpps, {seconds} s | lost | late | effective blocked time |",
         size.name,
-        most / 1e3,
-        time.as_secs()
+        most / 1e3
     )?;
-    writeln!(out, "|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|")?;
     for round in 1..=rounds {
-        // Each rekey is one at either end: the site that sends, and the one that receives.
-        for rekeys in [0, count.div_ceil(2)] {
-            progress(&format!("round {round} of {rounds}: {rekeys} rekeys"));
-            let outcome = rig.trial(&Plot { rekeys, ..Plot::rate(share * most, time) })?;
+        let kinds = [
+            ("nothing", 0, None),
+            ("20 rekeys", REKEYS / 2, None),
+            ("10,000 routes come, and go", 0, Some(&routes)),
+            ("1,000 sites come, and go", 0, Some(&sites)),
+        ];
+        for (name, rekeys, other) in kinds {
+            progress(&format!("round {round} of {rounds}: {name}"));
+            let outcome = std::thread::scope(|scope| {
+                // While packets pass: the other configuration, and the one before.
+                let reloads = other.map(|other| {
+                    scope.spawn(|| {
+                        std::thread::sleep(time / 4);
+                        reload(&config, &run, other)?;
+                        std::thread::sleep(time / 4);
+                        reload(&config, &run, &before)
+                    })
+                });
+                let outcome = rig.trial(&Plot { rekeys, ..Plot::rate(share * most, time) });
+                reloads.map_or(Ok(()), |reloads| reloads.join().expect("it doesn't panic"))?;
+                outcome
+            })?;
             let blocked = outcome.lost() as f64 / outcome.offered;
-            writeln!(
-                out,
-                "| round {round} | {} | {} of {} | {} | {:.3} ms |",
-                outcome.handshakes,
-                outcome.lost(),
-                outcome.sent,
-                outcome.late,
-                blocked * 1e3
-            )?;
+            let (lost, sent, late) = (outcome.lost(), outcome.sent, outcome.late);
+            writeln!(out, "| round {round}: {name} | {lost} of {sent} | {late} | {:.3} ms |", blocked * 1e3)?;
         }
     }
+    Ok(())
+}
+
+/// A tenant of so many sites, with so many routes each, in words of the configuration.
+fn tenant(sites: u32, routes: u32) -> String {
+    let mut text = "\n[[tenant]]\nid = 9000\nservice_code = \"WAN00009000\"\n".to_owned();
+    for site in 0..sites {
+        let mut private = [9; 32];
+        private[..4].copy_from_slice(&site.to_le_bytes());
+        let identity = crypto::Identity::new(private);
+        let key = identity.public();
+        let net = |route: u32| format!("{}/32", std::net::Ipv4Addr::from_bits(10 << 24 | (site * routes + route)));
+        let prefixes: Vec<_> = (0..routes).map(net).collect();
+        text += &format!("\n[[tenant.site]]\nname = \"s{site}\"\npublic_key = \"{key}\"\nprefixes = {prefixes:?}\n");
+    }
+    text
+}
+
+fn reload(config: &Path, run: &Path, text: &str) -> Result<()> {
+    std::fs::write(config, text)?;
+    let output =
+        std::process::Command::new(ekiden_testbed::hub::binary()?).arg("reload").arg("--run-dir").arg(run).output()?;
+    ensure!(output.status.success(), "ekiden reload: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
