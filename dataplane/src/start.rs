@@ -33,7 +33,7 @@ use crate::worker::{Journey, OUT_MAX, Worker};
 use crate::xsk::{Bound, BusyPoll, Census, Device, Frame, Options, Socket, Umem};
 use anyhow::{Context, bail};
 use arrayvec::ArrayVec;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use stats::{Segment, Shape, Spec};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -397,6 +397,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         })?;
         threads.push(thread);
     }
+    leave_to_workers(&cores);
     let (request_in, request_out) = mpsc::channel(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
@@ -484,6 +485,19 @@ fn make_segment(
         tracing::warn!("{warning}");
     }
     Ok((segment, file, warning))
+}
+
+/// Control, and whatever it starts from now on, stays off the workers' cores, if the process may use others: a worker whose core
+/// control has for some milliseconds loses packets by it.
+fn leave_to_workers(cores: &[usize]) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut rest = allowed;
+    cores.iter().for_each(|core| rest.unset(*core));
+    if rest.count() > 0
+        && let Err(error) = sched_setaffinity(None, &rest)
+    {
+        tracing::warn!("control could not be bound to the cores that workers leave: {error}");
+    }
 }
 
 /// Which workers there are, and how frames come to them.
