@@ -16,6 +16,7 @@
 static void *bpf_map_lookup_elem(void *map, const void *key);
 static int bpf_redirect_map(void *map, __u64 key, __u64 fallback);
 static long bpf_xdp_adjust_head(struct xdp_md *ctx, int by);
+static __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx);
 static __u64 bpf_ktime_get_ns(void);
 static __u64 bpf_ktime_get_boot_ns(void);
 
