@@ -214,7 +214,7 @@ fn tenant(sites: u32, routes: u32) -> String {
     let mut text = "\n[[tenant]]\nid = 9000\nservice_code = \"WAN00009000\"\n".to_owned();
     for site in 0..sites {
         let mut private = [9; 32];
-        private[..4].copy_from_slice(&site.to_le_bytes());
+        private[4..8].copy_from_slice(&site.to_le_bytes()); // the lowest bits of the first mean nothing
         let identity = crypto::Identity::new(private);
         let key = identity.public();
         let net = |route: u32| format!("{}/32", std::net::Ipv4Addr::from_bits(10 << 24 | (site * routes + route)));
