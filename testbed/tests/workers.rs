@@ -67,6 +67,38 @@ fn two_workers_share_the_work_and_sites_change_between_them() -> Result<()> {
 }
 
 #[test]
+fn control_stays_off_a_workers_core_where_there_are_others() -> Result<()> {
+    lab::test(|lab| {
+        let mut world = World::new(lab)?;
+        let mut sites = vec![Site::new(lab, &mut world, Plan::new(1001, "a", 1))?];
+        let settings = Settings { cores: Some(vec![1]), ..Settings::default() };
+        let mut hub = Hub::with_sites(lab, &world, &settings, &mut sites)?;
+        let pid = hub.process()?.pid();
+        let mut seen = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = std::fs::read_to_string(task?.path().join("status"))?;
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.map(|value| value.trim().to_owned()).with_context(|| format!("{name} of {status}"))
+            };
+            seen.push((field("Name:")?, field("Cpus_allowed_list:")?));
+        }
+        let of = |name: &str| seen.iter().find(|(of, _)| of == name).map(|(_, cores)| cores.as_str());
+        ensure!(of("worker-0") == Some("1"), "{seen:?}");
+        let has_core_1 = |list: &str| {
+            list.split(',').any(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                first.parse().is_ok_and(|first: u32| first <= 1) && last.parse().is_ok_and(|last: u32| last >= 1)
+            })
+        };
+        for name in ["ekiden", "ekiden-api"] {
+            ensure!(of(name).is_some_and(|list| !has_core_1(list)), "{name}: {seen:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn two_workers_share_a_queue_each_with_its_sessions() -> Result<()> {
     lab::test(|lab| {
         let mut world = World::with_queues(lab, 1)?;
