@@ -40,6 +40,7 @@ pub mod state;
 pub mod status;
 pub mod team;
 pub mod tenants;
+pub mod trunk;
 pub mod underlay;
 pub mod worker;
 pub mod xsk;

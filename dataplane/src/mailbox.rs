@@ -10,6 +10,7 @@ use crate::ports::Ring;
 use crate::seats::Vacant;
 use crate::sites::{Seat, Way};
 use crate::tenants::Tenant;
+use crate::trunk::Trunk;
 use crypto::{Session, Time};
 use rustix::event::{EventfdFlags, eventfd};
 use stats::Rows;
@@ -57,6 +58,10 @@ pub enum Order {
     Rows(Arc<Rows>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
     Emit(PortIndex, Vec<u8>),
+    /// What a trunk is from now on, to all its lanes and to the end that it is to each of its tenants.
+    Trunk(Arc<Trunk>),
+    /// Seal a message of control's own, tag and all, for this lane.
+    Tell(SiteSlot, Vec<u8>),
     /// Seal an empty packet for this site.
     Keepalive(SiteSlot),
     /// The handshake with this site was given up: drop what waited for it.

@@ -40,6 +40,7 @@ impl Journey {
                     self.rows = rows;
                 }
                 Order::Use(session) => self.use_session(session, now),
+                Order::Trunk(_) | Order::Tell(..) => {}
                 Order::Keepalive(site) => self.keepalive(site, now),
                 Order::GiveUp(site) => self.give_up(site),
                 Order::Emit(port, frame) => self.emit(port, &frame),

@@ -114,6 +114,16 @@ drop_reasons! {
     93 RateTenantUp "rate_tenant_up" "A packet above the rate that all sites of the tenant together may send."
     94 RateTenantDown "rate_tenant_down" "A packet above the rate that all sites of the tenant together may receive."
     95 FilterDenied "filter_denied" "A rule of the tenant's filter, or its default, denies the packet; the rules' own counters tell which."
+
+    // Trunks.
+    96 TrunkTagMalformed "trunk_tag_malformed" "What another hub sent begins with no tag that this version knows, or the packet behind it is not what its tag says; hubs of different versions, or a fault of the other hub."
+    97 TrunkTenantUnknown "trunk_tenant_unknown" "A packet from a trunk with the tag of a tenant that this hub does not have."
+    98 TrunkTenantDenied "trunk_tenant_denied" "A packet from a trunk with the tag of a tenant that this trunk may not carry (tenants of its [[trunk]])."
+    99 TrunkSource "trunk_source" "A packet from a trunk whose inner source is not behind that trunk in its tenant's routes: a missing [[tenant.route]], or a swapped tag."
+    100 SplitHorizon "split_horizon" "A packet that came by a trunk would leave by a trunk, and the one it came by has no transit = true."
+    101 TrunkControl "trunk_control" "A message of another hub for this one that says nothing this version knows."
+    102 HandshakeSuite "handshake_suite" "An authentic handshake message of another hub that offers another cipher than is configured for its trunk; the log names both."
+    103 HandshakeLane "handshake_lane" "A handshake message for another lane of a trunk than the one of the UDP port it came to, or a site's for a port that is not listen_port."
 }
 
 impl DropReason {

@@ -14,6 +14,7 @@ mod machine;
 mod parse;
 mod policy;
 mod reader;
+mod trunk;
 mod values;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
 pub use machine::{Interface, Machine, group_id, validate_machine};
 pub use policy::{Dscp, Filter, Rate, Rates};
+pub use trunk::{Carries, LANES_MAX, PRIORITY, Route, Trunk, Via};
 pub use values::{HubName, Label, Name, PortName};
 
 /// Reads `path` and what it includes, and the key files that they name.
@@ -60,6 +62,8 @@ pub struct Desired {
     pub stats: Stats,
     /// The network interfaces, in the order of the configuration; at least one, each once.
     pub ports: Vec<Port>,
+    /// The other hubs, by names and public keys that are unique; none is the hub's own or a site's.
+    pub trunks: Vec<Trunk>,
     /// The tenants, in the order of the configuration; their ids, service codes and sites' public keys are unique.
     pub tenants: Vec<Tenant>,
     /// Tells texts of the configuration apart.
@@ -221,6 +225,8 @@ pub struct Tenant {
     pub sites: Vec<Site>,
     /// Its ends at access ports, whose names no site has. Their prefixes overlap nobody's either.
     pub access: Vec<Access>,
+    /// Where else its prefixes are reached, beside what its sites and access ends say of theirs.
+    pub routes: Vec<Route>,
     /// What it may send and receive in all.
     pub rates: Rates,
     /// How its packets are marked outside.

@@ -173,7 +173,7 @@ pub(super) fn load(path: &Path, missing_keys: MissingKeys) -> Result<Desired, Er
     problems.done()?;
     // A part is missing only where a problem was noted, and then this isn't reached.
     let (hub, workers, stats, ports) = fixed.expect("each part that could not be read left a problem");
-    Ok(Desired { hub, workers, stats, ports, tenants, digest })
+    Ok(Desired { hub, workers, stats, ports, trunks: Vec::new(), tenants, digest })
 }
 
 /// The walk through the files, and what it has gathered.
@@ -331,6 +331,7 @@ impl<'a> Walk<'a> {
             hub_addresses: hub_addresses.into_iter().map(|address| address.value).collect(),
             sites,
             access,
+            routes: Vec::new(),
             rates: policy::rates(table, self.problems),
             dscp: policy::dscp(table),
             filter: policy::filter(table, self.problems),
