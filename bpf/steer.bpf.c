@@ -4,7 +4,7 @@
 //
 // 1. A frame for another MAC, an unknown protocol, another address or another UDP port is the kernel's: passed.
 // 2. What is left is the hub's and never reaches the kernel: it is sent to a ring, or dropped with a reason.
-// 3. Lengths must agree, and the payload must have the shape of a WireGuard message.
+// 3. Lengths must agree, and the payload must have the shape of a message of WireGuard or of a trunk.
 // 4. A message that names a receiver index needs a session (or a handshake of ours) that waits for it.
 // 5. Initiations and fragments, which anyone can send, need a token.
 // 6. While a receive ring is more than half full, nobody may have more of it than half of what is free.
@@ -387,6 +387,13 @@ static __always_inline __u64 judge_fragment(const struct address *from)
 #define RESPONSE __constant_cpu_to_le32(2)
 #define COOKIE __constant_cpu_to_le32(3)
 #define DATA __constant_cpu_to_le32(4)
+// Those of trunks, which are as long. An initiation has its suite and its lane in two of the three bytes: any, since who offers
+// a wrong one is told apart, and logged, by control (docs/WIRE.md).
+#define TRUNK_INITIATION __constant_cpu_to_le32(0x11)
+#define TRUNK_RESPONSE __constant_cpu_to_le32(0x12)
+#define TRUNK_COOKIE __constant_cpu_to_le32(0x13)
+#define TRUNK_DATA __constant_cpu_to_le32(0x14)
+#define SUITE_AND_LANE __constant_cpu_to_le32(0x00ffff00)
 #define INITIATION_LEN 148
 #define RESPONSE_LEN 92
 #define COOKIE_LEN 64
@@ -397,13 +404,13 @@ static __always_inline __u64 judge_message(const void *payload, const void *end,
 	const __le32 *words = payload;
 	if (length < DATA_MIN_LEN || (const void *)(words + 3) > end)
 		return XDP_NOT_WIREGUARD;
-	if (words[0] == DATA)
+	if (words[0] == DATA || words[0] == TRUNK_DATA)
 		return judge_session(words[1], 1 << SESSION_LIVE);
-	if (words[0] == INITIATION && length == INITIATION_LEN)
+	if ((words[0] == INITIATION || (words[0] & ~SUITE_AND_LANE) == TRUNK_INITIATION) && length == INITIATION_LEN)
 		return judge_initiation(from, port);
-	if (words[0] == RESPONSE && length == RESPONSE_LEN)
+	if ((words[0] == RESPONSE || words[0] == TRUNK_RESPONSE) && length == RESPONSE_LEN)
 		return judge_session(words[2], 1 << SESSION_HANDSHAKE);
-	if (words[0] == COOKIE && length == COOKIE_LEN) // answers an initiation of ours, or a response, whose session is live already
+	if ((words[0] == COOKIE || words[0] == TRUNK_COOKIE) && length == COOKIE_LEN) // answers an initiation of ours, or a response, whose session is live already
 		return judge_session(words[1], 1 << SESSION_HANDSHAKE | 1 << SESSION_LIVE);
 	return XDP_NOT_WIREGUARD;
 }

@@ -69,7 +69,7 @@ pub struct Options {
     pub hub: String,
     /// A directory on a bpffs, made if it is missing; [`DEFAULT_PIN_ROOT`] unless there is a reason.
     pub pin_root: PathBuf,
-    /// The UDP ports that are the hub's on each of its local addresses.
+    /// The UDP ports that are the hub's on each of its local addresses: one, and one more for each further lane of its trunks.
     pub listen_ports: Vec<u16>,
     /// The number of low bits of a receiver index that are its slot: 1 to 24. A slot takes 16 bytes of kernel memory.
     pub session_bits: u8,

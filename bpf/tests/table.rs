@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use bpf::{Count, Error, Limits, Place, PortCounters, Rate, SessionEntry, SessionState, Steering, Verdict};
-use common::{HUB4, HUB6, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message, options};
+use common::{HUB4, HUB6, LANES, LISTEN, PEER_MAC, PORT_MAC, SITE6, SOURCE_PORT, Udp, message, options};
 use wire::{DROP_REASONS, DropReason};
 
 /// Slot 0x21 of 256, live; slot 0x22 waits for the answer to a handshake.
@@ -103,6 +103,17 @@ fn data(len: usize) -> Vec<u8> {
     message(4, LIVE, len)
 }
 
+fn with_head(head: [u8; 4], len: usize) -> Vec<u8> {
+    let mut message = message(head[0], LIVE, len);
+    message[..4].copy_from_slice(&head);
+    message
+}
+
+/// With its suite, its lane, and the byte that is zero.
+fn initiation_of_a_trunk([suite, lane, zero]: [u8; 3]) -> Vec<u8> {
+    with_head([0x11, suite, lane, zero], 148)
+}
+
 /// Both families, with one change each.
 fn both(payload: Vec<u8>, change: impl Fn(&mut Udp)) -> [Vec<u8>; 2] {
     [Udp::v4(payload.clone()), Udp::v6(payload)].map(|mut udp| {
@@ -173,6 +184,14 @@ fn each_frame_moves_one_line_of_the_books() {
         ("response to a handshake of ours", both(message(2, WAITING, 92), plain).into(), Redirected),
         ("cookie for our initiation", both(message(3, WAITING, 64), plain).into(), Redirected),
         ("cookie for our response", both(message(3, LIVE, 64), plain).into(), Redirected),
+        ("keepalive of a trunk", both(message(0x14, LIVE, 32), plain).into(), Redirected),
+        ("data of a trunk", both(message(0x14, LIVE, 1440), plain).into(), Redirected),
+        ("initiation of a trunk", both(initiation_of_a_trunk([2, 0, 0]), plain).into(), Redirected),
+        ("initiation of a trunk, of any suite and lane", both(initiation_of_a_trunk([0xff, 0xff, 0]), plain).into(), Redirected),
+        ("response to a handshake of ours with a hub", both(message(0x12, WAITING, 92), plain).into(), Redirected),
+        ("cookie for our initiation to a hub", both(message(0x13, WAITING, 64), plain).into(), Redirected),
+        ("cookie for our response to a hub", both(message(0x13, LIVE, 64), plain).into(), Redirected),
+        ("data to the port of another lane", both(message(0x14, LIVE, 64), |u| u.port = LANES.end - 1).into(), Redirected),
         ("first fragment", both(data(1000), |u| u.fragment = Some((0, true))).into(), Redirected),
         ("last fragment", both(vec![7; 100], |u| u.fragment = Some((185, false))).into(), Redirected),
         ("atomic fragment (RFC 6946)", v6(data(64), |u| u.fragment = Some((0, false))), Redirected),
@@ -187,6 +206,11 @@ fn each_frame_moves_one_line_of_the_books() {
         ("a second response", both(message(2, LIVE, 92), plain).into(), session),
         ("response for an unknown index", both(message(2, 0x5555, 92), plain).into(), session),
         ("cookie for an unknown index", both(message(3, 0x5555, 64), plain).into(), session),
+        ("a trunk's data for an empty slot", both(message(0x14, 0x1234_5677, 64), plain).into(), session),
+        ("a trunk's data before the handshake ended", both(message(0x14, WAITING, 64), plain).into(), session),
+        ("a second response of a trunk", both(message(0x12, LIVE, 92), plain).into(), session),
+        ("response of a trunk for an unknown index", both(message(0x12, 0x5555, 92), plain).into(), session),
+        ("cookie of a trunk for an unknown index", both(message(0x13, 0x5555, 64), plain).into(), session),
 
         // No WireGuard.
         ("no payload", both(vec![], plain).into(), not_wireguard),
@@ -201,6 +225,18 @@ fn each_frame_moves_one_line_of_the_books() {
         ("initiation too long", both(message(1, 0, 149), plain).into(), not_wireguard),
         ("response of a wrong length", both(message(2, WAITING, 93), plain).into(), not_wireguard),
         ("cookie of a wrong length", both(message(3, WAITING, 63), plain).into(), not_wireguard),
+        ("a trunk's data shorter than a keepalive", both(message(0x14, LIVE, 31), plain).into(), not_wireguard),
+        ("reserved byte of a trunk's data set", both(with_head([0x14, 1, 0, 0], 64), plain).into(), not_wireguard),
+        ("reserved byte of a trunk's response set", both(with_head([0x12, 0, 1, 0], 92), plain).into(), not_wireguard),
+        ("reserved byte of a trunk's cookie set", both(with_head([0x13, 0, 0, 1], 64), plain).into(), not_wireguard),
+        ("last byte of the head of a trunk's initiation set", both(initiation_of_a_trunk([2, 0, 1]), plain).into(), not_wireguard),
+        ("a suite in a site's initiation", both(with_head([1, 2, 0, 0], 148), plain).into(), not_wireguard),
+        ("initiation of a trunk, too short", both(message(0x11, 0, 147), plain).into(), not_wireguard),
+        ("initiation of a trunk, too long", both(message(0x11, 0, 149), plain).into(), not_wireguard),
+        ("response of a trunk of a wrong length", both(message(0x12, WAITING, 93), plain).into(), not_wireguard),
+        ("cookie of a trunk of a wrong length", both(message(0x13, WAITING, 63), plain).into(), not_wireguard),
+        ("types beside those of trunks", both(message(0x10, LIVE, 148), plain).into(), not_wireguard),
+        ("types beyond those of trunks", both(message(0x15, LIVE, 148), plain).into(), not_wireguard),
         ("DNS", both(vec![b'x'; 40], plain).into(), not_wireguard),
 
         // Lengths.
@@ -225,7 +261,8 @@ fn each_frame_moves_one_line_of_the_books() {
         ("start of the MAC differs", both(data(64), |u| u.destination_mac[1] ^= 1).into(), Passed),
         ("middle of the MAC differs", both(data(64), |u| u.destination_mac[3] ^= 4).into(), Passed),
         ("last byte of the MAC differs", both(data(64), |u| u.destination_mac[5] ^= 0x80).into(), Passed),
-        ("another UDP port", both(data(64), |u| u.port = LISTEN + 1).into(), Passed),
+        ("another UDP port", both(data(64), |u| u.port = LANES.end).into(), Passed),
+        ("the port before", both(data(64), |u| u.port = LISTEN - 1).into(), Passed),
         ("the port 64 further", both(data(64), |u| u.port = LISTEN + 64).into(), Passed),
         ("the port with its bytes exchanged", both(data(64), |u| u.port = LISTEN.swap_bytes()).into(), Passed),
         ("another IPv4 address", v4(data(64), |u| u.to = Ipv4Addr::new(192, 0, 2, 2).into()), Passed),
@@ -415,8 +452,12 @@ fn assert_took(moved: &BTreeMap<String, u64>, burst: u64, started: std::time::In
 }
 
 fn initiation(from: impl Into<IpAddr>) -> Vec<u8> {
+    first_message(message(1, 0, 148), from)
+}
+
+fn first_message(message: Vec<u8>, from: impl Into<IpAddr>) -> Vec<u8> {
     let from = from.into();
-    let mut udp = if from.is_ipv4() { Udp::v4(message(1, 0, 148)) } else { Udp::v6(message(1, 0, 148)) };
+    let mut udp = if from.is_ipv4() { Udp::v4(message) } else { Udp::v6(message) };
     udp.from = from;
     udp.build()
 }
@@ -438,9 +479,13 @@ fn strangers_share_one_bucket_and_a_known_source_has_its_own() {
     }
     assert!((20..=21 + started.elapsed().as_secs()).contains(&passed), "{passed} of 20 tokens");
     assert_eq!(bench.book(&initiation(SITE6)), Dropped(XdpInitiationStranger), "IPv6 is in the same bucket");
+    let of_a_hub = first_message(initiation_of_a_trunk([2, 3, 0]), Ipv4Addr::new(203, 0, 113, 6));
+    assert_eq!(bench.book(&of_a_hub), Dropped(XdpInitiationStranger), "and so are hubs");
 
     let (_, moved) = bench.run(&initiation(known), 50);
     assert_took(&moved, 5, started, XdpInitiationKnown);
+    let of_a_hub = first_message(initiation_of_a_trunk([2, 3, 0]), known);
+    assert!(bench.run(&of_a_hub, 50).1[XdpInitiationKnown.name()] > 45, "a known hub's too");
     bench.steering.know_source((known, SOURCE_PORT).into()).unwrap();
     let (_, moved) = bench.run(&initiation(known), 50);
     assert!(moved[XdpInitiationKnown.name()] > 45, "to be known again fills no bucket: {moved:?}");

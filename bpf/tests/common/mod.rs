@@ -8,6 +8,8 @@ use bpf::{Limits, Options, Rings};
 pub(crate) const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const LISTEN: u16 = 51820;
+/// The ports of a hub whose trunks have as many lanes as there can be.
+pub(crate) const LANES: std::ops::Range<u16> = LISTEN..LISTEN + 16;
 pub(crate) const SOURCE_PORT: u16 = 40_000;
 pub(crate) const HUB4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const HUB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -18,6 +20,7 @@ pub(crate) const SITE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 9
 pub(crate) fn options(name: &str, limits: Limits) -> Options {
     Options {
         pin_root: format!("/sys/fs/bpf/ekiden-test-{}-{name}", std::process::id()).into(),
+        listen_ports: LANES.collect(),
         session_bits: 8,
         // So many entries that a ring without a worker is not taken for one that runs full.
         rings: Rings { ports: 8, queues: 2, entries: u32::MAX },
@@ -29,11 +32,11 @@ pub(crate) fn options(name: &str, limits: Limits) -> Options {
     }
 }
 
-/// A WireGuard message: type, then the receiver index where this type has it, then filler.
+/// A message of WireGuard or of a trunk: type, then the receiver index where this type has it, then filler.
 pub(crate) fn message(kind: u8, receiver: u32, len: usize) -> Vec<u8> {
     let mut message = vec![0xa5; len];
     message[..4].copy_from_slice(&[kind, 0, 0, 0]);
-    let at = if kind == 2 { 8 } else { 4 };
+    let at = if kind & 0xf == 2 { 8 } else { 4 };
     message[at..at + 4].copy_from_slice(&receiver.to_le_bytes());
     message
 }
