@@ -8,6 +8,7 @@ pub mod filter;
 mod ranges;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use filter::{Action, Filter};
 use ipnet::IpNet;
@@ -21,11 +22,43 @@ pub enum Target {
     Site(SiteSlot),
 }
 
+/// The number of a path among those of all tenants. It is that of one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PathId(pub u32);
+
+/// What stands at a prefix: as small as a target alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    Site(SiteSlot),
+    Path(PathId),
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() == 8);
+
+/// Several ends that lead to the same prefix, of which one is used.
+#[derive(Debug)]
+struct Path {
+    /// From each of them packets of the prefix may come.
+    ends: Box<[SiteSlot]>,
+    /// The slot of the one that packets to the prefix go to. It alone is what is published here: whatever belongs to the slot was
+    /// known to a worker before it had these tables. So relaxed loads and stores do.
+    active: AtomicU32,
+}
+
+impl Path {
+    #[inline]
+    fn active(&self) -> SiteSlot {
+        SiteSlot(self.active.load(Ordering::Relaxed))
+    }
+}
+
 /// The routes of all tenants, each in a table of its own: no lookup ever sees another tenant's prefixes.
 #[derive(Debug, Default)]
 pub struct Tables {
     /// By tenant slot.
     vrfs: Box<[Vrf]>,
+    /// By number.
+    paths: Box<[Path]>,
     has_filters: bool,
 }
 
@@ -62,17 +95,49 @@ impl Tables {
     /// Where this tenant's packets to `destination` go: the target of the longest prefix that holds it.
     #[inline]
     pub fn route(&self, tenant: TenantSlot, destination: IpAddr) -> Option<Target> {
+        match self.find(tenant, destination)? {
+            Entry::Site(site) => Some(Target::Site(site)),
+            Entry::Path(PathId(number)) => Some(Target::Site(self.paths.get(number as usize)?.active())),
+        }
+    }
+
+    #[inline]
+    fn find(&self, tenant: TenantSlot, address: IpAddr) -> Option<Entry> {
         let vrf = self.vrfs.get(tenant.index())?;
-        match destination {
+        match address {
             IpAddr::V4(address) => vrf.v4.find(address.to_bits()),
             IpAddr::V6(address) => vrf.v6.find(address.to_bits()),
         }
     }
 
-    /// Whether `source` is the site's own address: packets to it would go there.
+    /// Whether `source` is behind this end: packets to it would go there, or would if the path over it were the active one.
     #[inline]
-    pub fn source_allowed(&self, tenant: TenantSlot, site: SiteSlot, source: IpAddr) -> bool {
-        self.route(tenant, source) == Some(Target::Site(site))
+    pub fn source_allowed(&self, tenant: TenantSlot, end: SiteSlot, source: IpAddr) -> bool {
+        self.route(tenant, source) == Some(Target::Site(end)) || self.is_on_path(tenant, end, source)
+    }
+
+    /// Whether the longest prefix that holds `source` has a path over this end.
+    #[cold]
+    #[inline(never)]
+    fn is_on_path(&self, tenant: TenantSlot, end: SiteSlot, source: IpAddr) -> bool {
+        match self.find(tenant, source) {
+            Some(Entry::Path(PathId(number))) => {
+                self.paths.get(number as usize).is_some_and(|path| path.ends.contains(&end))
+            }
+            Some(Entry::Site(_)) | None => false,
+        }
+    }
+
+    /// Sends the packets of a path to another of its ends: all workers do so from now on. `false`, and nothing changes, if it has no
+    /// such end.
+    pub fn switch(&self, path: PathId, end: SiteSlot) -> bool {
+        let found = self.paths.get(path.0 as usize).filter(|path| path.ends.contains(&end));
+        found.inspect(|path| path.active.store(end.0, Ordering::Relaxed)).is_some()
+    }
+
+    /// The end that a path's packets go to.
+    pub fn active(&self, path: PathId) -> Option<SiteSlot> {
+        self.paths.get(path.0 as usize).map(Path::active)
     }
 
     /// What the tenant's filter says of an inner packet, if it has one.
@@ -93,7 +158,8 @@ impl Tables {
 /// Collects routes for [`Tables`].
 #[derive(Debug, Default)]
 pub struct Builder {
-    routes: Vec<(TenantSlot, IpNet, Target)>,
+    routes: Vec<(TenantSlot, IpNet, Entry)>,
+    paths: Vec<Path>,
     filters: Vec<(TenantSlot, Rules)>,
 }
 
@@ -101,7 +167,22 @@ impl Builder {
     /// Adds a route. Inside a tenant, a longer prefix wins over a shorter, and of two equal prefixes the later; bits
     /// beyond the prefix length mean nothing.
     pub fn add(&mut self, tenant: TenantSlot, prefix: IpNet, target: Target) -> &mut Self {
-        self.routes.push((tenant, prefix.trunc(), target));
+        let Target::Site(site) = target;
+        self.routes.push((tenant, prefix.trunc(), Entry::Site(site)));
+        self
+    }
+
+    /// Adds a path over these ends, of which packets go to `active`, for prefixes to be added to it.
+    pub fn path(&mut self, ends: &[SiteSlot], active: SiteSlot) -> PathId {
+        let missing = (!ends.contains(&active)).then_some(active);
+        let ends = ends.iter().copied().chain(missing).collect();
+        self.paths.push(Path { ends, active: AtomicU32::new(active.0) });
+        PathId(self.paths.len() as u32 - 1)
+    }
+
+    /// Adds a route over a path, as [`Self::add`] does one to a target. Several prefixes may share a path.
+    pub fn add_path(&mut self, tenant: TenantSlot, prefix: IpNet, path: PathId) -> &mut Self {
+        self.routes.push((tenant, prefix.trunc(), Entry::Path(path)));
         self
     }
 
@@ -130,7 +211,7 @@ impl Builder {
                 vrf.rules = Some(rules);
             }
         }
-        Tables { vrfs: vrfs.into(), has_filters }
+        Tables { vrfs: vrfs.into(), paths: self.paths.into(), has_filters }
     }
 }
 

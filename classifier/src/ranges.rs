@@ -28,10 +28,10 @@
 use ipnet::IpNet;
 use wire::TenantSlot;
 
-use crate::Target;
+use crate::Entry;
 
 /// A route as the builder sorts them: by address, then by prefix length.
-type Route = (TenantSlot, IpNet, Target);
+type Route = (TenantSlot, IpNet, Entry);
 
 /// Ranges from which on a table has an index.
 const LARGE: usize = 256;
@@ -85,7 +85,7 @@ pub(crate) struct RangesV4 {
     /// Where each range begins, ascending. It ends before the next.
     starts: Box<[u32]>,
     /// As many as starts. `None` is a gap between prefixes.
-    targets: Box<[Option<Target>]>,
+    targets: Box<[Option<Entry>]>,
 }
 
 impl RangesV4 {
@@ -100,7 +100,7 @@ impl RangesV4 {
     }
 
     #[inline]
-    pub(crate) fn find(&self, address: u32) -> Option<Target> {
+    pub(crate) fn find(&self, address: u32) -> Option<Entry> {
         let begun = |start: &u32| *start <= address;
         let after = match &self.index {
             None => self.starts.partition_point(begun),
@@ -122,7 +122,7 @@ pub(crate) struct RangesV6 {
     index: Option<Box<Index>>,
     upper: Box<[u64]>,
     lower: Box<[u64]>,
-    targets: Box<[Option<Target>]>,
+    targets: Box<[Option<Entry>]>,
 }
 
 impl RangesV6 {
@@ -138,7 +138,7 @@ impl RangesV6 {
     }
 
     #[inline]
-    pub(crate) fn find(&self, address: u128) -> Option<Target> {
+    pub(crate) fn find(&self, address: u128) -> Option<Entry> {
         let (upper, lower) = ((address >> 64) as u64, address as u64);
         let (first, part) = match &self.index {
             None => (0, &*self.upper),
@@ -160,15 +160,15 @@ impl RangesV6 {
 
 /// The addresses at which the answer changes, and what it is from there on. `routes` are of one tenant and one IP
 /// version, outer prefixes before inner ones.
-fn flatten(routes: &[Route]) -> Vec<(u128, Option<Target>)> {
-    let mut ranges: Vec<(u128, Option<Target>)> = Vec::with_capacity(2 * routes.len());
-    let mut change = |start: u128, target: Option<Target>| match ranges.last_mut() {
+fn flatten(routes: &[Route]) -> Vec<(u128, Option<Entry>)> {
+    let mut ranges: Vec<(u128, Option<Entry>)> = Vec::with_capacity(2 * routes.len());
+    let mut change = |start: u128, target: Option<Entry>| match ranges.last_mut() {
         Some((last, before)) if *last == start => *before = target,
         Some((_, before)) if *before == target => {}
         _ => ranges.push((start, target)),
     };
     // The prefixes around the place that the sweep has reached, outermost first, by their last address.
-    let mut open: Vec<(u128, Target)> = Vec::new();
+    let mut open: Vec<(u128, Entry)> = Vec::new();
     let mut max = 0;
     for (_, prefix, target) in routes {
         let (start, end, highest) = bounds(prefix);

@@ -95,6 +95,49 @@ fn of_two_equal_prefixes_the_later_counts_and_host_bits_do_not() {
     assert_eq!(twice.route(TenantSlot(0), "10.2.0.1".parse().unwrap()), Some(site(1)));
 }
 
+#[test]
+fn a_path_leads_to_its_active_end_and_packets_may_come_from_all() {
+    let mut builder = Tables::builder();
+    let (tenant, ends) = (TenantSlot(1), [1, 2, 3].map(SiteSlot));
+    let path = builder.path(&ends, ends[0]);
+    let other = builder.path(&ends[..2], ends[1]);
+    builder.add(tenant, "10.9.0.0/16".parse().unwrap(), site(9));
+    for shared in ["10.9.3.0/24", "fd00:9:3::/48"] {
+        builder.add_path(tenant, shared.parse().unwrap(), path);
+    }
+    builder.add_path(tenant, "10.9.4.0/24".parse().unwrap(), other);
+    builder.add(tenant, "10.9.3.7/32".parse().unwrap(), site(9));
+    let tables = builder.build();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let of = |slot| {
+        [tables.route(tenant, address("10.9.3.1")), tables.route(tenant, address("fd00:9:3::1"))]
+            == [Some(site(slot)); 2]
+    };
+    assert!(of(1));
+    assert!(tables.switch(path, SiteSlot(3)));
+    assert!(of(3), "all prefixes of the path");
+    assert_eq!(tables.active(path), Some(SiteSlot(3)));
+    assert_eq!(tables.route(tenant, address("10.9.4.1")), Some(site(2)), "another path");
+    assert!(!tables.switch(path, SiteSlot(9)), "an end that the path has not");
+    assert!(!tables.switch(PathId(2), SiteSlot(1)), "a path that is not there");
+    assert_eq!(tables.active(PathId(2)), None);
+    assert!(of(3));
+
+    for slot in 0..10 {
+        let allowed = |source| tables.source_allowed(tenant, SiteSlot(slot), address(source));
+        assert_eq!(allowed("10.9.3.1"), (1..=3).contains(&slot), "{slot}: the active end and the others");
+        assert_eq!(allowed("10.9.4.1"), (1..=2).contains(&slot), "{slot}");
+        assert_eq!(allowed("10.9.3.7"), slot == 9, "{slot}: a longer prefix, which has no path");
+        assert_eq!(allowed("10.9.5.1"), slot == 9, "{slot}: a shorter prefix");
+        assert!(!tables.source_allowed(TenantSlot(0), SiteSlot(slot), address("10.9.3.1")), "another tenant");
+    }
+    assert_eq!(tables.route(TenantSlot(0), address("10.9.3.1")), None);
+
+    let mut builder = Tables::builder();
+    let alone = builder.path(&[], SiteSlot(5));
+    assert!(builder.build().switch(alone, SiteSlot(5)), "the active end is one of a path's");
+}
+
 /// The definition: of all prefixes that hold the address, the longest.
 fn naive(routes: &BTreeMap<(u32, IpNet), u32>, tenant: u32, address: IpAddr) -> Option<Target> {
     let held = routes.iter().filter(|((of, prefix), _)| *of == tenant && prefix.contains(&address));
@@ -149,6 +192,60 @@ proptest! {
                 for slot in 0..4 {
                     let allowed = tables.source_allowed(TenantSlot(tenant), SiteSlot(slot), *address);
                     prop_assert_eq!(allowed, expected == Some(site(slot)));
+                }
+            }
+        }
+    }
+}
+
+/// A prefix's candidates in a model, and which of them is active.
+type Candidates = (Vec<u32>, u32);
+
+proptest! {
+    #[test]
+    fn paths_agree_with_the_definition_however_they_are_switched(
+        list in proptest::collection::vec((0u32..2, crowded(), proptest::collection::btree_set(0u32..5, 1..4)), 1..24),
+        switches in proptest::collection::vec((0usize..24, 0u32..6), 0..40),
+    ) {
+        let mut model: BTreeMap<(u32, IpNet), Candidates> = BTreeMap::new();
+        for (tenant, prefix, ends) in &list {
+            let ends: Vec<u32> = ends.iter().rev().copied().collect();
+            model.insert((*tenant, *prefix), (ends.clone(), ends[0]));
+        }
+        let mut builder = Tables::builder();
+        let mut numbers = BTreeMap::new();
+        for ((tenant, prefix), (ends, active)) in &model {
+            if let [end] = ends[..] {
+                builder.add(TenantSlot(*tenant), *prefix, site(end));
+                continue;
+            }
+            let slots: Vec<SiteSlot> = ends.iter().copied().map(SiteSlot).collect();
+            let path = builder.path(&slots, SiteSlot(*active));
+            builder.add_path(TenantSlot(*tenant), *prefix, path);
+            numbers.insert((*tenant, *prefix), path);
+        }
+        let tables = builder.build();
+        // First as built, then after each switch.
+        for switch in std::iter::once(None).chain(switches.into_iter().map(Some)) {
+            if let Some((which, end)) = switch
+                && let Some((key, path)) = numbers.iter().nth(which % numbers.len().max(1))
+                && let Some((ends, active)) = model.get_mut(key)
+            {
+                prop_assert_eq!(tables.switch(*path, SiteSlot(end)), ends.contains(&end));
+                if ends.contains(&end) {
+                    *active = end;
+                }
+            }
+            for tenant in 0..2 {
+                for edge in list.iter().flat_map(|(_, prefix, _)| [prefix.network(), prefix.broadcast()]) {
+                    let held = model.iter().filter(|((of, prefix), _)| *of == tenant && prefix.contains(&edge));
+                    let longest = held.max_by_key(|((_, prefix), _)| prefix.prefix_len()).map(|(_, candidates)| candidates);
+                    let expected = longest.map(|(_, active)| site(*active));
+                    prop_assert_eq!(tables.route(TenantSlot(tenant), edge), expected, "tenant {} to {}", tenant, edge);
+                    for slot in 0..6 {
+                        let allowed = tables.source_allowed(TenantSlot(tenant), SiteSlot(slot), edge);
+                        prop_assert_eq!(allowed, longest.is_some_and(|(ends, _)| ends.contains(&slot)));
+                    }
                 }
             }
         }
