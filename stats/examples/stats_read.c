@@ -68,6 +68,14 @@ static void print_all(void)
         const struct ekiden_site_entry *entry = ekiden_row(base, EKIDEN_SITES, 0, s);
         if (ekiden_read(&entry->generation) % 2 == 0)
             continue;
+        /* A lane has no tenant: what it says of one is the number of none. */
+        if (ekiden_read(&entry->kind) == 3) {
+            const struct ekiden_site_state *state = ekiden_row(base, EKIDEN_SITE_STATES, 0, s);
+            fprintf(out, "lane %.256s up %" PRIu64 " rtt %" PRIu64 " lost %" PRIu64, (const char *)entry->name,
+                    ekiden_read(&state->up), ekiden_read(&state->rtt_us), ekiden_read(&state->probes_lost));
+            print_traffic(EKIDEN_SITE_ROWS, s);
+            continue;
+        }
         const struct ekiden_tenant_entry *tenant = ekiden_row(base, EKIDEN_TENANTS, 0, ekiden_read(&entry->tenant));
         fprintf(out, "site %" PRIu64 " %.256s", ekiden_read(&tenant->id), (const char *)entry->name);
         print_traffic(EKIDEN_SITE_ROWS, s);

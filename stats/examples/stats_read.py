@@ -66,8 +66,13 @@ class Segment:
             code, label = self.text(at + 64, 256), self.text(at + 320, 256)
             yield f"tenant {ids[slot]} {code} ({label}) {self.traffic('tenant_rows', slot)}"
         for slot, at in self.occupied("sites"):
-            name = self.text(at + 64, 256)
-            yield f"site {ids[self.word(at + 8)]} {name} {self.traffic('site_rows', slot)}"
+            name, traffic = self.text(at + 64, 256), self.traffic("site_rows", slot)
+            if self.word(at + 16) == 3:  # A lane has no tenant.
+                state = self.at("site_states", 0, slot)
+                up, rtt, lost = (self.word(state + field) for field in (40, 48, 72))
+                yield f"lane {name} up {up} rtt {rtt} lost {lost} {traffic}"
+            else:
+                yield f"site {ids[self.word(at + 8)]} {name} {traffic}"
         for _, at in self.occupied("ports"):
             yield f"port {self.text(at + 64, 64)} queues {self.word(at + 8)} entries {self.word(at + 16)}"
         drops = [self.at(s, b, r) for s in ("tenant_drops", "hub_drops") for b in range(self.blocks(s)) for r in range(self.rows(s))]

@@ -86,12 +86,13 @@ struct ekiden_tenant_entry {
     uint64_t label[32]; /* The label, cut after 256 bytes; empty if there is none. */
 };
 
-/* A site of the directory. */
+/* An end of a tenant: a site, or what else its packets come from and go to. Or a lane of a trunk, which is no tenant's. */
 struct ekiden_site_entry {
     uint64_t generation; /* Even: the slot is empty. Another odd number: another site, whose counters began at zero. */
-    uint64_t tenant; /* The slot of its tenant. */
-    uint64_t rest[6];
-    uint64_t name[32]; /* Its name, unique within its tenant. */
+    uint64_t tenant; /* The slot of its tenant; 2^64 - 1 for a lane. */
+    uint64_t kind; /* 0: a site. 1: an access end. 2: what a trunk carries of the tenant. 3: a lane of a trunk. */
+    uint64_t rest[5];
+    uint64_t name[32]; /* Its name, unique within its tenant: of what a trunk carries `trunk:NAME`, of a lane `NAME/0`, `NAME/1`... */
 };
 
 /* A port of the directory. */
@@ -237,14 +238,23 @@ struct ekiden_worker_state {
     uint64_t rest[6];
 };
 
-/* What control says of a site. */
+/* What control says of a site; from `up` on, of a lane alone. */
 struct ekiden_site_state {
-    uint64_t session; /* 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired, 5 an access end whose port is up. */
+    uint64_t session; /* 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired, 5 an access end whose port is up, or what a trunk carries, a lane of which is up. */
     uint64_t last_handshake_at; /* When the last handshake was completed: ns since boot, 0 for never. */
     uint64_t handshakes; /* Handshakes completed, whoever began. */
     uint64_t located; /* Whether it is known where the site is: 1 yes, 0 no. */
     uint64_t shed_packets; /* Frames that named a session of it and that XDP dropped, since it had its share of a ring that ran full. */
-    uint64_t rest[3];
+    uint64_t up; /* Whether the other hub answers by this lane: 1 yes, 0 no. */
+    uint64_t rtt_us; /* The round trip of probes, smoothed, in microseconds; 0 before the first answer. */
+    uint64_t jitter_us; /* How much that varies, smoothed, in microseconds. */
+    uint64_t probes_sent; /* Probes sent. */
+    uint64_t probes_lost; /* Probes that were not answered in time. */
+    uint64_t loss_ppm; /* Of the last 100 probes, those not answered: in millionths. */
+    uint64_t changes; /* How often `up` has changed. */
+    uint64_t since_ns; /* Since when `up` is what it is: ns since boot. */
+    uint64_t mtu; /* The largest inner packet that the lane takes; 0 while it has no way. */
+    uint64_t rest[2];
 };
 
 /* What one worker let one rule of a filter decide. */

@@ -3,7 +3,11 @@
 use crate::layout::{Kind, PortEntry, RingHead, RuleEntry, SiteEntry, TenantEntry, WorkerEntry, read_text, write_text};
 use crate::segment::Segment;
 use crate::sequence::Counter;
+use crate::snapshot::{CARRIED, SiteKind};
 use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
+
+/// The tenant of what is no tenant's.
+const NOBODY: u64 = u64::MAX;
 
 /// There is no such slot: a larger segment is needed ([`Segment::grown`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,10 +48,31 @@ impl<'a> Directory<'a> {
 
     /// A site. Another tenant or name in a slot is another site, whose counters the workers have cleared.
     pub fn site(&mut self, slot: SiteSlot, tenant: TenantSlot, name: &str) -> Result<(), Full> {
+        self.end(slot, tenant.0.into(), SiteKind::Site, name)
+    }
+
+    /// An end of a tenant at an access port, by its name: `eth1.100`.
+    pub fn access(&mut self, slot: SiteSlot, tenant: TenantSlot, name: &str) -> Result<(), Full> {
+        self.end(slot, tenant.0.into(), SiteKind::Access, name)
+    }
+
+    /// What a trunk carries of a tenant. Its name in the tenant is `trunk:NAME`.
+    pub fn carried(&mut self, slot: SiteSlot, tenant: TenantSlot, trunk: &str) -> Result<(), Full> {
+        self.end(slot, tenant.0.into(), SiteKind::Trunk, &format!("{CARRIED}{trunk}"))
+    }
+
+    /// A lane of a trunk, which is no tenant's. Its name is `NAME/0`, `NAME/1`...
+    pub fn lane(&mut self, slot: SiteSlot, trunk: &str, lane: usize) -> Result<(), Full> {
+        self.end(slot, NOBODY, SiteKind::Lane, &format!("{trunk}/{lane}"))
+    }
+
+    fn end(&mut self, slot: SiteSlot, tenant: u64, kind: SiteKind, name: &str) -> Result<(), Full> {
         let entry = self.entry::<SiteEntry>(Kind::Sites, slot.index())?;
-        let same = entry.tenant.read() == u64::from(tenant.0) && read_text(&entry.name) == name;
+        let known = (entry.tenant.read(), entry.kind.read());
+        let same = known == (tenant, kind as u64) && read_text(&entry.name) == name;
         self.occupy(&entry.generation, same, slot.index(), &[Kind::SiteHistory, Kind::SiteHistoryLong]);
-        entry.tenant.set(tenant.0.into());
+        entry.tenant.set(tenant);
+        entry.kind.set(kind as u64);
         write_text(&entry.name, name);
         Ok(())
     }

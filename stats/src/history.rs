@@ -4,10 +4,11 @@
 //! volume between them however many were missed; what a record adds to the one before moved in the period before it, and
 //! any further time between them was silence.
 
-use crate::layout::{Kind, Layout, RingHead, Section, TenantEntry};
+use crate::layout::{Kind, Layout, RingHead, Section, SiteEntry, TenantEntry};
 use crate::rows::{DropRow, REASONS, SiteRow, TenantRow};
 use crate::segment::{Now, Segment};
 use crate::sequence::{Counter, Found, Place};
+use crate::snapshot::SiteKind;
 use crate::sys::Map;
 
 /// Half a second early is early enough: control's turns are not exact.
@@ -161,9 +162,17 @@ impl Segment {
             let generation = generation(Kind::Sites, slot);
             if generation % 2 == 1 {
                 let row = |w| map.row::<SiteRow>(layout.section(Kind::SiteRows).at(w, slot));
+                let kind = map.row::<SiteEntry>(layout.section(Kind::Sites).at(0, slot)).map_or(0, |e| e.kind.read());
+                // What is inside of a lane's packets is their tenants'.
+                let outer = kind == SiteKind::Lane as u64;
                 let counts = moved(workers, |w, tx| {
                     let row = row(w)?;
-                    Some(if tx { [&row.tx_packets, &row.tx_bytes] } else { [&row.rx_packets, &row.rx_bytes] })
+                    Some(match (outer, tx) {
+                        (false, true) => [&row.tx_packets, &row.tx_bytes],
+                        (false, false) => [&row.rx_packets, &row.rx_bytes],
+                        (true, true) => [&row.tx_packets, &row.tx_outer_bytes],
+                        (true, false) => [&row.rx_outer_packets, &row.rx_outer_bytes],
+                    })
                 });
                 let found = Last { generation, ns: now.ns, counts };
                 for ledger in [&mut *sites, &mut *sites_long] {

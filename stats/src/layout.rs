@@ -133,15 +133,17 @@ record! {
 }
 
 record! {
-    /// A site of the directory.
+    /// An end of a tenant: a site, or what else its packets come from and go to. Or a lane of a trunk, which is no tenant's.
     pub SiteEntry {
         /// Even: the slot is empty. Another odd number: another site, whose counters began at zero.
         pub(crate) generation,
-        /// The slot of its tenant.
+        /// The slot of its tenant; 2^64 - 1 for a lane.
         pub(crate) tenant,
+        /// 0: a site. 1: an access end. 2: what a trunk carries of the tenant. 3: a lane of a trunk.
+        pub(crate) kind,
         /// Room for what comes.
-        pub(crate) rest: 6,
-        /// Its name, unique within its tenant.
+        pub(crate) rest: 5,
+        /// Its name, unique within its tenant: of what a trunk carries `trunk:NAME`, of a lane `NAME/0`, `NAME/1`...
         pub(crate) name: NAME,
     }
 }

@@ -51,6 +51,6 @@ pub use {
         SiteState, TenantRow, Totals, WorkerState, XdpRow,
     },
     segment::{CreateError, Created, Now, Segment, Spec},
-    snapshot::{Books, Drop, Hub, Port, Rule, SessionState, Site, Snapshot, Tenant, Traffic, Worker},
+    snapshot::{Books, Drop, Hub, Lane, Port, Rule, SessionState, Site, SiteKind, Snapshot, Tenant, Traffic, Worker},
     sys::clock_synchronised,
 };

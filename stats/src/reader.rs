@@ -10,7 +10,9 @@ use crate::rows::{
     DropRow, HubRow, LoopRow, PortRow, REASONS, RuleRow, SiteRow, SiteState, TenantRow, WorkerState, XdpRow,
 };
 use crate::sequence::{Counter, Sequence};
-use crate::snapshot::{Books, Drop, Hub, Port, Rule, SessionState, Site, Snapshot, Tenant, Traffic, Worker};
+use crate::snapshot::{
+    Books, Drop, Hub, Lane, Port, Rule, SessionState, Site, SiteKind, Snapshot, Tenant, Traffic, Worker,
+};
 use crate::sys::{Map, Plain};
 use std::fs::File;
 use std::io;
@@ -343,6 +345,17 @@ impl Reader {
             site.handshakes = row.handshakes.read();
             site.located = row.located.read() == 1;
             site.shed_packets = row.shed_packets.read();
+            site.lane = (site.kind == SiteKind::Lane).then(|| Lane {
+                up: row.up.read() == 1,
+                rtt_us: row.rtt_us.read(),
+                jitter_us: row.jitter_us.read(),
+                probes_sent: row.probes_sent.read(),
+                probes_lost: row.probes_lost.read(),
+                loss_ppm: row.loss_ppm.read(),
+                changes: row.changes.read(),
+                since_ns: row.since_ns.read(),
+                mtu: row.mtu.read(),
+            });
         }
         for worker in &mut workers {
             let row: &LoopRow = self.row(Kind::LoopRows, worker.slot, 0)?;
@@ -442,8 +455,16 @@ impl Reader {
             slot,
             generation: entry.generation.read(),
             tenant: entry.tenant.read() as usize,
+            // What only later versions know is a tenant's, or, by its tenant, nobody's.
+            kind: match entry.kind.read() {
+                1 => SiteKind::Access,
+                2 => SiteKind::Trunk,
+                3 => SiteKind::Lane,
+                _ => SiteKind::Site,
+            },
             name: read_text(&entry.name),
             traffic: Traffic::default(),
+            lane: None,
             staged: 0,
             rx_over_rate: 0,
             tx_over_rate: 0,

@@ -240,9 +240,10 @@ record! {
 }
 
 record! {
-    /// What control says of a site.
+    /// What control says of a site; from `up` on, of a lane alone.
     pub SiteState {
-        /// 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired.
+        /// 0 none, 1 handshake under way, 2 live, 3 live and the next under way, 4 expired, 5 an access end whose port is up, or
+        /// what a trunk carries, a lane of which is up.
         pub session,
         /// When the last handshake was completed: ns since boot, 0 for never.
         pub last_handshake_at,
@@ -252,7 +253,25 @@ record! {
         pub located,
         /// Frames that named a session of it and that XDP dropped, since it had its share of a ring that ran full.
         pub shed_packets,
-        pub(crate) rest: 3,
+        /// Whether the other hub answers by this lane: 1 yes, 0 no.
+        pub up,
+        /// The round trip of probes, smoothed, in microseconds; 0 before the first answer.
+        pub rtt_us,
+        /// How much that varies, smoothed, in microseconds.
+        pub jitter_us,
+        /// Probes sent.
+        pub probes_sent,
+        /// Probes that were not answered in time.
+        pub probes_lost,
+        /// Of the last 100 probes, those not answered: in millionths.
+        pub loss_ppm,
+        /// How often `up` has changed.
+        pub changes,
+        /// Since when `up` is what it is: ns since boot.
+        pub since_ns,
+        /// The largest inner packet that the lane takes; 0 while it has no way.
+        pub mtu,
+        pub(crate) rest: 2,
     }
 }
 

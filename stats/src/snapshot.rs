@@ -11,7 +11,7 @@ pub struct Snapshot {
     pub hub: Hub,
     /// Tenants, by slot.
     pub tenants: Vec<Tenant>,
-    /// Sites of all tenants, by slot.
+    /// Sites and other ends of all tenants, and lanes of trunks, by slot.
     pub sites: Vec<Site>,
     /// Rules of filters, by slot: a tenant's in their order, and behind them its default.
     pub rules: Vec<Rule>,
@@ -26,15 +26,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The tenant that a site belongs to.
+    /// The tenant that a site belongs to; none of a lane.
     pub fn tenant_of(&self, site: &Site) -> Option<&Tenant> {
-        self.tenants.iter().find(|tenant| tenant.slot == site.tenant)
+        self.tenants.iter().find(|tenant| site.is_of(tenant))
     }
 
-    /// The sites of a tenant.
+    /// The sites and other ends of a tenant.
     pub fn sites_of(&self, tenant: &Tenant) -> impl Iterator<Item = &Site> {
-        let slot = tenant.slot;
-        self.sites.iter().filter(move |site| site.tenant == slot)
+        self.sites.iter().filter(move |site| site.is_of(tenant))
+    }
+
+    /// The sites and other ends of all tenants.
+    pub fn ends(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().filter(|site| site.kind != SiteKind::Lane)
+    }
+
+    /// The lanes of trunks: trunk by trunk, in their order.
+    pub fn lanes(&self) -> impl Iterator<Item = (&Site, &Lane)> {
+        self.sites.iter().filter_map(|site| Some((site, site.lane.as_ref()?)))
     }
 
     /// The rules of a tenant's filter.
@@ -166,23 +175,59 @@ pub enum SessionState {
     Rekey,
     /// There was one.
     Expired,
-    /// It is an access end, which needs none, and its port is up.
+    /// It needs none: it is an access end whose port is up, or what a trunk carries, a lane of which is up.
     Attached,
 }
 
-/// A site.
+/// What a slot of sites is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SiteKind {
+    /// A site.
+    #[default]
+    Site,
+    /// An end at an access port.
+    Access,
+    /// What a trunk carries of a tenant: its name is `trunk:`, and that of the trunk.
+    Trunk,
+    /// A lane of a trunk: its name is that of the trunk, `/`, and its number. No tenant's.
+    Lane,
+}
+
+/// What the name of a trunk's end of a tenant begins with. No site's does.
+pub(crate) const CARRIED: &str = "trunk:";
+
+/// How it stands with a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as the fields of `SiteState`")]
+pub struct Lane {
+    pub up: bool,
+    pub rtt_us: u64,
+    pub jitter_us: u64,
+    pub probes_sent: u64,
+    pub probes_lost: u64,
+    pub loss_ppm: u64,
+    pub changes: u64,
+    pub since_ns: u64,
+    pub mtu: u64,
+}
+
+/// A site, another end of a tenant, or a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// Its slot.
     pub slot: usize,
     /// Another number: another site.
     pub generation: u64,
-    /// The slot of its tenant.
+    /// The slot of its tenant; that of none, if it is a lane.
     pub tenant: usize,
+    /// What it is.
+    pub kind: SiteKind,
     /// Its name.
     pub name: String,
     /// What it moved.
     pub traffic: Traffic,
+    /// How it stands with it, if it is a lane.
+    pub lane: Option<Lane>,
     /// Packets that wait for a session with it.
     pub staged: u64,
     /// Packets from it that were above a contracted rate, and dropped.
@@ -203,6 +248,21 @@ pub struct Site {
     pub located: bool,
     /// Frames that XDP dropped, since it had its share of a ring that ran full.
     pub shed_packets: u64,
+}
+
+impl Site {
+    /// The trunk that it is a lane of, or an end of, by name.
+    pub fn trunk(&self) -> Option<&str> {
+        match self.kind {
+            SiteKind::Site | SiteKind::Access => None,
+            SiteKind::Trunk => self.name.strip_prefix(CARRIED),
+            SiteKind::Lane => self.name.rsplit_once('/').map(|(trunk, _)| trunk),
+        }
+    }
+
+    fn is_of(&self, tenant: &Tenant) -> bool {
+        self.kind != SiteKind::Lane && self.tenant == tenant.slot
+    }
 }
 
 /// A port.

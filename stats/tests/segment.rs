@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Hub, fill, mode, receive, send, spec};
-use stats::{BUCKETS, ReadError, Reader, Segment, Series, SessionState, Shape};
+use stats::{BUCKETS, Lane, ReadError, Reader, Segment, Series, SessionState, Shape, SiteKind};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
@@ -59,6 +59,91 @@ fn a_reader_finds_every_count_under_its_name() {
     );
     assert_eq!((snapshot.books.inputs, snapshot.books.outputs), (24, 18 + 6 + 2));
     assert_eq!(hub.segment.snapshot(), snapshot, "the hub itself finds the same");
+}
+
+#[test]
+fn a_lane_is_no_tenants_and_what_a_trunk_carries_is_its_tenants() {
+    let mut hub = Hub::new(2, 2);
+    hub.segment.configure(|directory| directory.access(SiteSlot(3), TenantSlot(1), "eth1.100")).unwrap();
+    let first = common::trunk(&mut hub, 1);
+    let (carried, second) = (first.index() - 1, first.index() + 1);
+    let state = hub.control.site(first);
+    let fields = [
+        &state.rtt_us,
+        &state.jitter_us,
+        &state.probes_sent,
+        &state.probes_lost,
+        &state.loss_ppm,
+        &state.changes,
+        &state.since_ns,
+        &state.mtu,
+    ];
+    (1..).zip(fields).for_each(|(n, field)| field.set(100 * n));
+    state.up.set(1);
+    hub.control.site(SiteSlot(carried as u32)).session.set(5);
+    let mut reader = Reader::open(&hub.path()).unwrap();
+    let snapshot = reader.snapshot().unwrap();
+
+    let kinds: Vec<_> = snapshot.sites.iter().map(|site| (site.kind, site.trunk())).collect();
+    let (site, osaka) = ((SiteKind::Site, None), Some("osaka"));
+    let lane = (SiteKind::Lane, osaka);
+    assert_eq!(kinds, [site, site, site, (SiteKind::Access, None), (SiteKind::Trunk, osaka), lane, lane]);
+    let names =
+        |tenant: usize| snapshot.sites_of(&snapshot.tenants[tenant]).map(|site| &*site.name).collect::<Vec<_>>();
+    assert_eq!((names(0), names(1)), (vec!["a", "大阪"], vec!["a", "eth1.100", "trunk:osaka"]));
+    assert_eq!(snapshot.ends().count(), 5);
+    assert_eq!(snapshot.sites[carried].session, SessionState::Attached);
+    assert!(snapshot.sites[..first.index()].iter().all(|end| snapshot.tenant_of(end).is_some() && end.lane.is_none()));
+    let lanes: Vec<_> = snapshot.lanes().map(|(site, lane)| (site.slot, &*site.name, *lane)).collect();
+    let known = Lane {
+        up: true,
+        rtt_us: 100,
+        jitter_us: 200,
+        probes_sent: 300,
+        probes_lost: 400,
+        loss_ppm: 500,
+        changes: 600,
+        since_ns: 700,
+        mtu: 800,
+    };
+    assert_eq!(lanes, [(first.index(), "osaka/0", known), (second, "osaka/1", Lane::default())]);
+    assert!(snapshot.lanes().all(|(site, _)| snapshot.tenant_of(site).is_none()));
+
+    // A site, an end and a lane of one name are not each other.
+    let generation = |reader: &mut Reader| reader.snapshot().unwrap().sites[0].generation;
+    let before = generation(&mut reader);
+    for (grown, kind) in [(2, SiteKind::Access), (4, SiteKind::Site)] {
+        hub.segment
+            .configure(|directory| match kind {
+                SiteKind::Access => directory.access(SiteSlot(0), TenantSlot(0), "a"),
+                _ => directory.site(SiteSlot(0), TenantSlot(0), "a"),
+            })
+            .unwrap();
+        assert_eq!(generation(&mut reader), before + grown);
+    }
+}
+
+#[test]
+fn the_history_of_a_lane_is_of_what_is_outer() {
+    let mut hub = Hub::new(1, 2);
+    let lane = common::trunk(&mut hub, 0);
+    let rows = [hub.rows[0].site(lane), hub.rows[1].site(lane)];
+    for row in rows {
+        row.rx_packets.add(1);
+        row.rx_bytes.add(10);
+        row.rx_outer_packets.add(3);
+        row.rx_outer_bytes.add(500);
+        row.tx_packets.add(2);
+        row.tx_bytes.add(20);
+        row.tx_outer_bytes.add(700);
+    }
+    hub.tick(100);
+    let reader = Reader::open(&hub.path()).unwrap();
+    for series in [Series::Site(lane.index()), Series::SiteLong(lane.index())] {
+        let records = reader.history(series, 0).unwrap().records;
+        let found: Vec<_> = records.iter().map(|r| (r.rx_packets, r.rx_bytes, r.tx_packets, r.tx_bytes)).collect();
+        assert_eq!(found, [(6, 1000, 4, 1400)]);
+    }
 }
 
 #[test]

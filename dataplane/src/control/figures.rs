@@ -17,7 +17,7 @@ pub fn enter(directory: &mut Directory<'_>, desired: &Desired, seats: &Seats, po
         directory.tenant(slot, tenant.id, tenant.service_code.as_deref().unwrap_or_default(), &tenant.label)?;
     }
     seats.sites(desired).try_for_each(|(slot, tenant, _, site)| directory.site(slot, tenant, &site.name))?;
-    seats.ends(desired).try_for_each(|(slot, tenant, _, access)| directory.site(slot, tenant, &access.name()))?;
+    seats.ends(desired).try_for_each(|(slot, tenant, _, access)| directory.access(slot, tenant, &access.name()))?;
     for (tenant, first, filter) in seats.filters(desired) {
         let rules = filter.rules.iter().map(|(name, rule)| (&**name, rule.action));
         for (row, (name, action)) in (first..).zip(rules.chain([(Filter::DEFAULT, filter.default)])) {

@@ -30,7 +30,7 @@ impl Hub {
     /// Tenants 1000, 1001... each with two sites "a" and "b"; two ports.
     pub(crate) fn new(tenants: u32, workers: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize, ports: 2, ..Shape::default() };
+        let shape = Shape { tenants: tenants as usize, sites: 2 * tenants as usize + 4, ports: 2, ..Shape::default() };
         let mut segment = Segment::create(&directory.path().join("stats"), spec(shape, workers)).unwrap().segment;
         segment.configure(|directory| {
             for t in 0..tenants {
@@ -56,6 +56,17 @@ impl Hub {
     pub(crate) fn tick(&mut self, second: u64) {
         self.segment.tick(Now { ns: second * SECOND, wall_ns: (1_700_000_000 + second) * SECOND }, 0, 1);
     }
+}
+
+/// The trunk "osaka", with what it carries of the tenant 1000 and two lanes behind it, in slots after those of sites: the first
+/// lane's.
+pub(crate) fn trunk(hub: &mut Hub, first_tenant: u32) -> SiteSlot {
+    let carried = hub.segment.snapshot().sites.iter().map(|site| site.slot as u32 + 1).max().unwrap_or_default();
+    hub.segment.configure(|directory| {
+        directory.carried(SiteSlot(carried), TenantSlot(first_tenant), "osaka").unwrap();
+        (0..2).for_each(|lane| directory.lane(SiteSlot(carried + 1 + lane), "osaka", lane as usize).unwrap());
+    });
+    SiteSlot(carried + 1)
 }
 
 /// A packet from a site, opened and accepted.
