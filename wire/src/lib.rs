@@ -16,6 +16,7 @@ pub mod ethernet;
 mod flow;
 pub mod fragment;
 pub mod geneve;
+pub mod hub;
 pub mod icmp;
 mod id;
 mod inner;

@@ -20,6 +20,8 @@ pub enum Malformed {
     Protocol,
     /// A bit that must be zero is set.
     Reserved,
+    /// A field of a message between hubs that says what can't be.
+    Value,
     /// A fragment, where a whole datagram was expected.
     Fragment,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Malformed {
             Self::Checksum => "the IPv4 header checksum is wrong",
             Self::Protocol => "of a protocol that has no place here",
             Self::Reserved => "a bit that must be zero is set",
+            Self::Value => "a field says what can't be",
             Self::Fragment => "a fragment",
         })
     }
