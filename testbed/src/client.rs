@@ -10,7 +10,7 @@ use crate::lab::{Lab, Namespace};
 use crate::leftovers::{self, Thing, UAPI};
 use crate::process::Process;
 use crate::wait::until_true;
-use crate::world::{HUB_PORT, HUB_V4, HUB_V6, Host, KeyPair, World, wg, write_secret};
+use crate::world::{Host, KeyPair, World, wg, write_secret};
 
 /// What fits, sealed, an outer IPv6 packet of 1500 bytes.
 const MTU: &str = "1420";
@@ -84,7 +84,7 @@ impl Client {
 }
 
 /// Where `make tools` puts what it builds.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     let home = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache/ekiden/tools");
     std::env::var_os("EKIDEN_TOOLS").map_or_else(home, PathBuf::from)
 }
@@ -156,6 +156,8 @@ pub struct Site {
     pub key: KeyPair,
     preshared: Option<PathBuf>,
     hub_public: String,
+    /// Where its hub is.
+    hub: SocketAddr,
     directory: PathBuf,
     process: Option<Process>,
 }
@@ -172,7 +174,8 @@ impl Site {
             write_secret(path, &wg("genpsk", "")?)?;
         }
         let (interface, hub_public) = (lab.interface(), world.key.public.clone());
-        Ok(Self { plan, host, interface, key, preshared, hub_public, directory, process: None })
+        let hub = world.endpoint(plan.outside == Outside::V6, 0);
+        Ok(Self { plan, host, interface, key, preshared, hub_public, hub, directory, process: None })
     }
 
     /// Its namespace.
@@ -217,10 +220,7 @@ impl Site {
 
     /// Where the hub is for this site.
     pub fn hub_endpoint(&self) -> SocketAddr {
-        match self.plan.outside {
-            Outside::V4 => (HUB_V4, HUB_PORT).into(),
-            Outside::V6 => (HUB_V6, HUB_PORT).into(),
-        }
+        self.hub
     }
 
     /// Its section of the hub's configuration.
@@ -245,22 +245,33 @@ impl Site {
     /// Starts the client and sets it up.
     pub fn start(&mut self) -> Result<()> {
         self.launch()?;
-        let listen = SITE_PORT.to_string();
-        let endpoint = self.hub_endpoint().to_string();
-        let keepalive = self.plan.keepalive.to_string();
         let private = self.key.private.display().to_string();
-        let preshared = self.preshared.as_ref().map(|path| path.display().to_string());
-        let mut words = vec!["private-key", &private, "listen-port", &listen, "peer", &self.hub_public];
-        words.extend(["allowed-ips", ALLOWED]);
-        words.extend(preshared.iter().flat_map(|path| ["preshared-key", path.as_str()]));
-        if self.plan.first != First::Hub {
-            words.extend(["endpoint", &endpoint, "persistent-keepalive", &keepalive]);
-        }
-        self.set(&words)?;
+        self.set(&["private-key", &private, "listen-port", &SITE_PORT.to_string()])?;
+        self.set_hub()?;
         self.bring_up(
             &[format!("{}/24", self.v4()), format!("{}/64", self.v6())],
             &["10.9.0.0/16", "192.0.0.8/32", "fd00:9::/32"],
         )
+    }
+
+    fn set_hub(&self) -> Result<()> {
+        let endpoint = self.hub_endpoint().to_string();
+        let keepalive = self.plan.keepalive.to_string();
+        let preshared = self.preshared.as_ref().map(|path| path.display().to_string());
+        let mut words = vec!["peer", &self.hub_public, "allowed-ips", ALLOWED];
+        words.extend(preshared.iter().flat_map(|path| ["preshared-key", path.as_str()]));
+        if self.plan.first != First::Hub {
+            words.extend(["endpoint", &endpoint, "persistent-keepalive", &keepalive]);
+        }
+        self.set(&words)
+    }
+
+    /// From now on its client, which runs, talks to this hub.
+    pub fn turn_to(&mut self, world: &World) -> Result<()> {
+        self.set(&["peer", &self.hub_public, "remove"])?;
+        self.hub_public = world.key.public.clone();
+        self.hub = world.endpoint(self.plan.outside == Outside::V6, 0);
+        self.set_hub()
     }
 
     /// Starts the client, and waits until it can be set up.

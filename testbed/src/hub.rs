@@ -21,7 +21,7 @@ use crate::process::Process;
 use crate::wait::until;
 use crate::world::{HUB_PORT, World};
 
-/// The hub's name in its configuration.
+/// The hub's name in its configuration; further hubs have their number behind it.
 pub const NAME: &str = "lab";
 
 /// Numbers the sockets on which hubs say that they are ready.
@@ -46,12 +46,18 @@ pub struct Settings {
     pub generic: bool,
     /// More lines of tenants' sections.
     pub contracts: Vec<(u32, &'static str)>,
+    /// Trunks: the lines below each `[[trunk]]`.
+    pub trunks: Vec<String>,
+    /// Where else prefixes are: the tenant's id, and the lines below `[[tenant.route]]`.
+    pub routes: Vec<(u32, String)>,
 }
 
 /// A hub with its configuration.
 #[derive(Debug)]
 pub struct Hub {
     namespace: Namespace,
+    name: String,
+    log: (PathBuf, String),
     directory: PathBuf,
     pins: PathBuf,
     config: PathBuf,
@@ -63,16 +69,26 @@ pub struct Hub {
 impl Hub {
     /// Writes the configuration.
     pub fn new(lab: &Lab, world: &World, settings: &Settings, sites: &[&Site]) -> Result<Self> {
-        Self::with_configuration(lab, &world.hub, &configuration(world, settings, sites)?)
+        // What tells it from the first hub, which has none.
+        let number = world.name.trim_start_matches("hub");
+        let text = configuration(&format!("{NAME}{number}"), world, settings, sites)?;
+        Self::numbered(lab, &world.hub, number, &text)
     }
 
     /// A hub in this namespace with a configuration that is written elsewhere; its name in there is [`NAME`].
     pub fn with_configuration(lab: &Lab, namespace: &Namespace, text: &str) -> Result<Self> {
-        let directory = lab.directory().to_owned();
+        Self::numbered(lab, namespace, "", text)
+    }
+
+    fn numbered(lab: &Lab, namespace: &Namespace, number: &str, text: &str) -> Result<Self> {
+        let directory = lab.directory().join(number);
+        fs::create_dir_all(&directory)?;
         let config = directory.join("hub.toml");
         fs::write(&config, text)?;
         Ok(Self {
             namespace: namespace.clone(),
+            name: format!("{NAME}{number}"),
+            log: (lab.directory().to_owned(), format!("hub{number}")),
             pins: lab.pins(),
             directory,
             config,
@@ -124,7 +140,8 @@ impl Hub {
         let mut words: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();
         words.extend([binary.as_str(), "run", "--config", &config]);
         words.extend(["--run-dir", &run, "--state-dir", &state, "--pin-dir", &pins]);
-        let process = Process::start(&self.directory, &self.namespace, "hub", &words, &[("NOTIFY_SOCKET", &notify)])?;
+        let (logs, log) = &self.log;
+        let process = Process::start(logs, &self.namespace, log, &words, &[("NOTIFY_SOCKET", &notify)])?;
         self.systemd = Some(systemd);
         self.process = Some(process);
         Ok(())
@@ -181,7 +198,7 @@ impl Hub {
 
     /// What the hub answers to a request to change something, whole.
     pub fn change(&self, path: &str) -> Result<String> {
-        let mut stream = UnixStream::connect(self.places()[0].join(NAME).join("control.sock"))?;
+        let mut stream = UnixStream::connect(self.places()[0].join(&self.name).join("control.sock"))?;
         write!(stream, "POST {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -249,7 +266,7 @@ impl Hub {
     /// Takes the XDP programs off the ports.
     pub fn detach(&self) -> Result<String> {
         let pins = self.pins.display().to_string();
-        let output = self.ekiden(&["detach", "--hub", NAME, "--pin-dir", &pins])?;
+        let output = self.ekiden(&["detach", "--hub", &self.name, "--pin-dir", &pins])?;
         anyhow::ensure!(output.status.success(), "ekiden detach: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -330,6 +347,18 @@ impl Status {
         self.site(site)?[field].as_u64().with_context(|| format!("{field} of {}", site.label()))
     }
 
+    /// The lanes of all trunks by their names, `TRUNK/0` and so on, and whether they are up.
+    pub fn lanes(&self) -> Result<Vec<(String, bool)>> {
+        let mut all = Vec::new();
+        for trunk in self.0["trunks"].as_array().context("trunks")? {
+            let name = trunk["name"].as_str().context("a trunk's name")?;
+            for (number, lane) in trunk["lanes"].as_array().context("lanes")?.iter().enumerate() {
+                all.push((format!("{name}/{number}"), lane["up"] == true));
+            }
+        }
+        Ok(all)
+    }
+
     /// Dropped packets by reason.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let rows = self.0["drops"].as_array().into_iter().flatten();
@@ -382,8 +411,8 @@ impl Status {
     }
 }
 
-fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<String> {
-    let mut text = format!("[hub]\nname = \"{NAME}\"\nprivate_key_file = \"{}\"\n", world.key.private.display());
+fn configuration(name: &str, world: &World, settings: &Settings, sites: &[&Site]) -> Result<String> {
+    let mut text = format!("[hub]\nname = \"{name}\"\nprivate_key_file = \"{}\"\n", world.key.private.display());
     writeln!(text, "listen_port = {HUB_PORT}")?;
     if settings.cores.is_some() || settings.idle.is_some() {
         writeln!(text, "\n[workers]")?;
@@ -404,8 +433,11 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
     for port in &settings.access_ports {
         writeln!(text, "\n[[port]]\nname = \"{port}\"\nrole = \"access\"")?;
     }
+    for lines in &settings.trunks {
+        writeln!(text, "\n[[trunk]]\n{lines}")?;
+    }
     let mut tenants: Vec<u32> = sites.iter().map(|site| site.plan.tenant).collect();
-    tenants.extend(settings.access.iter().map(|(tenant, _)| tenant));
+    tenants.extend(settings.access.iter().chain(&settings.routes).map(|(tenant, _)| tenant));
     tenants.sort_unstable();
     tenants.dedup();
     for tenant in tenants {
@@ -421,6 +453,9 @@ fn configuration(world: &World, settings: &Settings, sites: &[&Site]) -> Result<
         }
         for (_, lines) in settings.access.iter().filter(|(of, _)| *of == tenant) {
             writeln!(text, "\n[[tenant.access]]\n{lines}")?;
+        }
+        for (_, lines) in settings.routes.iter().filter(|(of, _)| *of == tenant) {
+            writeln!(text, "\n[[tenant.route]]\n{lines}")?;
         }
     }
     Ok(text)

@@ -9,11 +9,14 @@
 //!        +---------------------+      +-------------------------------+      +----------------------------+
 //! ```
 //!
+//! Further hubs, each in a namespace of its own, are at the same router (backbone.rs).
+//!
 //! Everything runs as processes: the `ekiden` binary, `wg`, the clients, `ping`, `iperf3`. Nothing that a lab makes
 //! outlives it: not on success, failure, panic or Ctrl-C, and what a lab that was killed leaves behind is removed by the
 //! next one.
 
 pub mod attack;
+pub mod backbone;
 pub mod client;
 pub mod crowd;
 pub mod dice;
@@ -34,6 +37,7 @@ pub mod terminal;
 pub mod wait;
 pub mod world;
 
+pub use backbone::Backbone;
 pub use client::{Client, First, Outside, Plan, Site};
 pub use crowd::Crowd;
 pub use dice::Dice;

@@ -21,6 +21,7 @@ const PORT: u16 = 9009;
 pub struct Load {
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
     held: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -29,15 +30,22 @@ pub struct Load {
 impl Load {
     /// Begins: so many datagrams a second with so many bytes of payload, from one site's inner address to the other's.
     pub fn start(from: &Site, to: &Site, rate: u32, bytes: usize) -> Result<Self> {
-        let (source, sink) = ((from.v4(), 0), (to.v4(), PORT));
+        Self::with_port(from, to, PORT, rate, bytes)
+    }
+
+    /// The same, to and from a port: several may flow between two sites.
+    pub fn with_port(from: &Site, to: &Site, port: u16, rate: u32, bytes: usize) -> Result<Self> {
+        let (source, sink) = ((from.v4(), if port == PORT { 0 } else { port }), (to.v4(), port));
         let out = from.namespace().inside(|| UdpSocket::bind(source))?.with_context(|| from.label())?;
         let into = to.namespace().inside(|| UdpSocket::bind(sink))?.with_context(|| to.label())?;
         into.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let (sent, received) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (sent, received, late) =
+            (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (held, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let mut load = Self {
             sent: sent.clone(),
             received: received.clone(),
+            late: late.clone(),
             held: held.clone(),
             ended: ended.clone(),
             threads: Vec::new(),
@@ -61,10 +69,13 @@ impl Load {
             }
         }));
         load.threads.push(std::thread::spawn(move || {
-            let mut payload = [0; 2048];
+            let (mut payload, mut last) = ([0; 2048], None);
             while !ended.load(Ordering::Relaxed) {
                 if into.recv(&mut payload).is_ok_and(|length| payload[..length].starts_with(MARK)) {
                     received.fetch_add(1, Ordering::Relaxed);
+                    let number = payload[MARK.len()..].first_chunk().copied().map(u64::from_be_bytes);
+                    late.fetch_add(u64::from(number <= last), Ordering::Relaxed);
+                    last = last.max(number);
                 }
             }
         }));
@@ -79,6 +90,11 @@ impl Load {
     /// Datagrams that have left.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams that have arrived after a later one, or for a second time.
+    pub fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Datagrams that have arrived.

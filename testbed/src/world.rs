@@ -1,11 +1,13 @@
-//! The network around a hub: its ports, one router that is the internet, and a host for each site.
+//! The network around a hub: its ports, one router that is the internet, and a host for each site. More hubs may be at that router.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
@@ -13,7 +15,7 @@ use crate::lab::{Lab, Namespace};
 
 /// The UDP port of every hub here.
 pub const HUB_PORT: u16 = 51820;
-/// The hub's address at its port `d0`, by which its sites know it.
+/// The first hub's address at its port `d0`, by which its sites know it.
 pub const HUB_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The same, IPv6.
 pub const HUB_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -21,13 +23,19 @@ pub const HUB_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The network of a lab, without what runs in it.
 #[derive(Debug)]
 pub struct World {
-    /// Where the hub runs: ports `d0` and `d1`, both towards `inet`, and a default route through `d0`.
+    /// What tells its files and namespaces from those of other hubs: `hub`; `hub2` and so on.
+    pub name: String,
+    /// Where the hub runs: ports `d0` and `d1`, both towards `inet`, and a default route through `d0`. Further hubs have `d0` alone.
     pub hub: Namespace,
-    /// The router between the hub and its sites: `h0` and `h1` towards the hub, `s1` and so on towards the sites.
+    /// The router between the hubs and their sites: `h0` and `h1` towards the hub, `s1` and so on towards the sites; `h2` and so on towards
+    /// further hubs.
     pub inet: Namespace,
     /// The hub's key pair.
     pub key: KeyPair,
-    hosts: u8,
+    /// The hub's addresses at `d0`.
+    pub address: (Ipv4Addr, Ipv6Addr),
+    /// Hosts behind the router, whosever they are.
+    hosts: Rc<Cell<u8>>,
 }
 
 /// A site's host: a namespace with one interface, `w0`.
@@ -67,13 +75,35 @@ impl World {
         hub.ip("route add default via 192.0.2.254 dev d0")?;
         hub.ip("-6 route add default via 2001:db8::fe dev d0")?;
         let key = KeyPair::new(lab.directory(), "hub")?;
-        Ok(Self { hub, inet, key, hosts: 0 })
+        Ok(Self { name: "hub".into(), hub, inet, key, address: (HUB_V4, HUB_V6), hosts: Rc::default() })
+    }
+
+    /// Another hub at the same router, by a number from 2 to 15: the network around it.
+    pub fn beside(&self, lab: &mut Lab, number: u8) -> Result<Self> {
+        let name = format!("hub{number}");
+        let (hub, uplink) = (lab.namespace(&name)?, format!("h{number}"));
+        lab.wire((&hub, "d0"), (&self.inet, &uplink), 1)?;
+        let net = 16 * number;
+        let v4 = |last: u8| Ipv4Addr::new(198, 51, 100, net + last);
+        let v6 = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, last);
+        add_addresses(&hub, "d0", &format!("{}/28", v4(1)), &format!("{}/64", v6(1)))?;
+        add_addresses(&self.inet, &uplink, &format!("{}/28", v4(14)), &format!("{}/64", v6(0xfe)))?;
+        hub.ip(&format!("route add default via {} dev d0", v4(14)))?;
+        hub.ip(&format!("-6 route add default via {} dev d0", v6(0xfe)))?;
+        let key = KeyPair::new(lab.directory(), &name)?;
+        Ok(Self { name, hub, inet: self.inet.clone(), key, address: (v4(1), v6(1)), hosts: self.hosts.clone() })
+    }
+
+    /// Where the hub hears what is sent by IPv4 or IPv6 to a lane of its trunks; sites use the port of the first.
+    pub fn endpoint(&self, v6: bool, lane: u8) -> SocketAddr {
+        let (address, port) = (self.address, HUB_PORT + u16::from(lane));
+        if v6 { (address.1, port).into() } else { (address.0, port).into() }
     }
 
     /// One more host behind the router.
     pub fn host(&mut self, lab: &mut Lab, name: &str) -> Result<Host> {
-        self.hosts += 1;
-        let number = self.hosts;
+        let number = self.hosts.get() + 1;
+        self.hosts.set(number);
         let host = Host { namespace: lab.namespace(name)?, uplink: format!("s{number}"), number };
         lab.wire((&host.namespace, "w0"), (&self.inet, &host.uplink), 1)?;
         add_addresses(

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ekiden_testbed::probe::{echo, ping};
-use ekiden_testbed::{Lab, Plan, Site, Tap, World};
+use ekiden_testbed::world::HUB_PORT;
+use ekiden_testbed::{Backbone, Lab, Plan, Site, Tap, World};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Everything on this machine that carries a maker's process id in its name.
@@ -62,6 +65,41 @@ fn a_lab_is_a_network_and_goes_without_a_trace() -> Result<()> {
         .collect();
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
+}
+
+#[test]
+fn hubs_beside_each_other_reach_each_other_until_their_ways_are_cut() -> Result<()> {
+    ekiden_testbed::lab::test(|lab| {
+        let backbone = Backbone::new(lab, 3)?;
+        let worlds = &backbone.worlds;
+        let socket = |hub: usize, at| worlds[hub].hub.inside(|| UdpSocket::bind(at));
+        // Each lane by its port, and whether what is sent to it arrives.
+        let arrives = |from: usize, to: usize, v6: bool| -> Result<[bool; 2]> {
+            let mut found = [false; 2];
+            for (lane, found) in [0, 1].into_iter().zip(&mut found) {
+                let (source, sink) = (worlds[from].endpoint(v6, lane), worlds[to].endpoint(v6, lane));
+                let into = socket(to, sink)??;
+                into.set_read_timeout(Some(Duration::from_millis(300)))?;
+                socket(from, source)??.send_to(b"hello", sink)?;
+                *found = into.recv(&mut [0; 8]).is_ok();
+            }
+            Ok(found)
+        };
+        let pairs = [(0, 1), (1, 0), (1, 2), (2, 0)];
+        let look = |from, to| -> Result<_> { Ok((arrives(from, to, false)?, arrives(from, to, true)?)) };
+        for (cut, between_those) in [(None, [false, false]), (Some(HUB_PORT + 1), [true, false])] {
+            for (from, to) in pairs {
+                ensure!(look(from, to)? == ([true; 2], [true; 2]), "{from} to {to}");
+            }
+            backbone.cut(0, 1, cut)?;
+            for (from, to) in pairs {
+                let expected = if from + to == 1 { between_those } else { [true; 2] };
+                ensure!(look(from, to)? == (expected, expected), "{from} to {to}, with {cut:?} cut");
+            }
+            backbone.heal(0, 1, cut)?;
+        }
+        Ok(())
+    })
 }
 
 #[test]
