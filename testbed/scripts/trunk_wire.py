@@ -17,6 +17,7 @@ Commands of `speak`, with bytes in hexadecimal; the answer is `ok ...`, or `refu
     cookie DATAGRAM                           takes one, for the next initiation
     admit DATAGRAM SOURCE                     whether MAC1 is right, and MAC2 of this source
     seal COUNTER TENANT PAYLOAD INNER         makes a data message: ipv4, ipv6 or control; with `-` for the last three, a keepalive
+    wrap COUNTER PLAINTEXT                    makes a data message of anything, or of nothing
     open DATAGRAM                             takes one: `TENANT PAYLOAD INNER`, or `keepalive`
 """
 
@@ -401,6 +402,9 @@ def obey(hub, command, arguments):
     if command == "seal":
         counter, tenant, payload, inner = arguments
         return hub.seal(int(counter), b"" if payload == "-" else tag(int(tenant), payload, bytes.fromhex(inner))).hex()
+    if command == "wrap":
+        counter, *plain = arguments
+        return hub.seal(int(counter), bytes.fromhex("".join(plain))).hex()
     datagram = bytes.fromhex(arguments[0])
     if command == "initiation":
         return hub.answer(datagram, int(arguments[1])).hex()
