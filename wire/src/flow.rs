@@ -99,5 +99,51 @@ impl Upper {
     }
 }
 
+/// A number by which packets are spread over several ways: the same for all packets of a flow, and with another `seed` or for another
+/// flow as good as drawn.
+///
+/// A flow is what has the same addresses, protocol and ports. Only the first fragment of a datagram has ports, so that of all
+/// fragments, and of whatever hides them, the addresses alone count.
+#[inline]
+pub fn spread(packet: &[u8], seed: u32) -> u32 {
+    let (addresses, upper) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => match ipv4::View::parse(packet) {
+            Ok(ip) => {
+                let addresses = u64::from(ip.source().to_bits()) << 32 | u64::from(ip.destination().to_bits());
+                let upper = if ip.is_fragment() { 0 } else { beginning(ip.protocol(), ip.payload()) };
+                (addresses, upper)
+            }
+            Err(_) => (0, 0),
+        },
+        Some(6) => match ipv6::View::parse(packet) {
+            Ok(ip) => {
+                let halves = |address: std::net::Ipv6Addr| (address.to_bits() as u64, (address.to_bits() >> 64) as u64);
+                let ((a, b), (c, d)) = (halves(ip.source()), halves(ip.destination()));
+                let layer = ip.upper_layer().filter(|layer| layer.fragment.is_none());
+                (fold(fold(a, b) ^ c, d), layer.map_or(0, |layer| beginning(layer.protocol, layer.payload)))
+            }
+            Err(_) => (0, 0),
+        },
+        _ => (0, 0),
+    };
+    let mixed = fold(addresses, upper) ^ u64::from(seed);
+    (fold(mixed, 0) >> 32) as u32
+}
+
+/// Protocol and ports, in a word that isn't zero.
+#[inline]
+fn beginning(protocol: u8, payload: &[u8]) -> u64 {
+    let ports =
+        payload.first_chunk::<4>().filter(|_| has_ports(protocol)).map_or(0, |ports| u32::from_be_bytes(*ports));
+    1 << 40 | u64::from(protocol) << 32 | u64::from(ports)
+}
+
+/// Two words into one, of which each bit depends on all bits of both: the halves of a product. The numbers are digits of pi.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0x243f_6a88_85a3_08d3) * u128::from(b ^ 0x1319_8a2e_0370_7344);
+    (product >> 64) as u64 ^ product as u64
+}
+
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ pub mod vlan;
 
 pub use drop::{DROP_REASONS, DropReason};
 pub use ecn::Ecn;
-pub use flow::{Flow, Upper, has_ports};
+pub use flow::{Flow, Upper, has_ports, spread};
 pub use id::{OutOfRange, PortIndex, SiteSlot, TenantId, TenantSlot};
 pub use inner::{Inner, decrement_ttl, is_martian};
 pub use malformed::Malformed;

@@ -129,3 +129,118 @@ proptest! {
         }
     }
 }
+
+/// How 16 ways would share these, with the most and the least that one has.
+fn shared(packets: impl Iterator<Item = Vec<u8>>, seed: u32) -> (u32, u32) {
+    let mut ways = [0; 16];
+    for packet in packets {
+        ways[(spread(&packet, seed) >> 28) as usize] += 1;
+    }
+    (ways.into_iter().min().unwrap(), ways.into_iter().max().unwrap())
+}
+
+fn udp_of(source: u32, destination: u32, ports: u32) -> Vec<u8> {
+    let mut packet = v4(17, 0, false, &[0; 12]);
+    packet[12..16].copy_from_slice(&source.to_be_bytes());
+    packet[16..20].copy_from_slice(&destination.to_be_bytes());
+    packet[20..24].copy_from_slice(&ports.to_be_bytes());
+    packet
+}
+
+fn udp_of_v6(source: u128, destination: u128, ports: u32) -> Vec<u8> {
+    let mut packet = v6(17, &[0; 12]);
+    packet[8..24].copy_from_slice(&source.to_be_bytes());
+    packet[24..40].copy_from_slice(&destination.to_be_bytes());
+    packet[40..44].copy_from_slice(&ports.to_be_bytes());
+    packet
+}
+
+#[test]
+fn flows_that_differ_little_are_spread_evenly() {
+    const EACH: u32 = 16_000;
+    let (a, b) = (0x0a09_0101, 0x0a09_0201);
+    let long = |address: u32| 0xfd00_0009_0000_0000_0000_0000_0000_0000 | u128::from(address);
+    let even = |name: &str, packets: &mut dyn Iterator<Item = Vec<u8>>| {
+        let (least, most) = shared(packets, 7);
+        // A thousand for each: chance alone would leave ten in eleven within 50, and hardly ever one beyond 150.
+        assert!(least > 850 && most < 1150, "{name}: {least} to {most}");
+    };
+    even("source ports", &mut (0..EACH).map(|n| udp_of(a, b, (40_000 + n) << 16 | 443)));
+    even("destination ports", &mut (0..EACH).map(|n| udp_of(a, b, 40_000 << 16 | n)));
+    even("sources", &mut (0..EACH).map(|n| udp_of(a + n, b, 443)));
+    even("destinations", &mut (0..EACH).map(|n| udp_of(a, b + n, 443)));
+    even("networks", &mut (0..EACH).map(|n| udp_of(n << 16, b, 443)));
+    even("both at once", &mut (0..EACH).map(|n| udp_of(a + n, b + n, n << 16 | n)));
+    even("IPv6, source ports", &mut (0..EACH).map(|n| udp_of_v6(long(a), long(b), (40_000 + n) << 16 | 443)));
+    even("IPv6, sources", &mut (0..EACH).map(|n| udp_of_v6(long(a + n), long(b), 443)));
+    even("IPv6, networks", &mut (0..EACH).map(|n| udp_of_v6(long(a), long(b) + (u128::from(n) << 64), 443)));
+    // The same flow of so many tenants, who all have the same addresses.
+    let mut ways = [0; 16];
+    (0..EACH).for_each(|seed| ways[(spread(&udp_of(a, b, 443), seed) >> 28) as usize] += 1);
+    assert!(ways.iter().all(|n| (850..1150).contains(n)), "{ways:?}");
+}
+
+#[test]
+fn all_packets_of_a_flow_have_one_number() {
+    let of = |packet: &[u8]| spread(packet, 7);
+    let packet = udp_of(0x0a09_0101, 0x0a09_0201, 40_000 << 16 | 443);
+    let mut other = packet.clone();
+    // Class, length, identification, DF, TTL, checksums, contents.
+    other.push(0);
+    (other[1], other[3], other[5], other[6], other[8], other[10], other[24], other[31]) = (9, 33, 9, 0x40, 9, 9, 9, 9);
+    assert_eq!(of(&other), of(&packet));
+    // With options, ports stand further behind.
+    let mut options = packet.clone();
+    options.splice(20..20, [1; 4]);
+    (options[0], options[3]) = (0x46, 36);
+    assert_eq!(of(&options), of(&packet));
+    for (at, what) in
+        [(15, "source"), (19, "destination"), (9, "protocol"), (21, "source port"), (23, "destination port")]
+    {
+        let mut other = packet.clone();
+        other[at] ^= 1;
+        assert_ne!(of(&other), of(&packet), "{what}");
+    }
+    assert_ne!(spread(&packet, 8), of(&packet), "of another tenant");
+
+    let packet = udp_of_v6(1 << 64 | 5, 2 << 64 | 6, 40_000 << 16 | 443);
+    let mut other = packet.clone();
+    (other[1], other[3], other[7], other[46]) = (9, 9, 9, 9);
+    assert_eq!(of(&other), of(&packet));
+    let mut options = packet.clone();
+    options.splice(40..40, [17, 0, 0, 0, 0, 0, 0, 0]);
+    (options[5], options[6]) = (20, 60);
+    assert_eq!(of(&options), of(&packet), "behind an extension header");
+    for at in [15, 23, 31, 39, 41, 43] {
+        let mut other = packet.clone();
+        other[at] ^= 1;
+        assert_ne!(of(&other), of(&packet), "byte {at}");
+    }
+}
+
+#[test]
+fn fragments_of_a_datagram_have_one_number_whatever_each_holds() {
+    let of = |packet: &[u8]| spread(packet, 7);
+    let first = v4(17, 0, true, &[1, 2, 3, 4, 0, 24, 0, 0]);
+    for later in
+        [v4(17, 8, true, &[9; 8]), v4(17, 1480, false, &[7; 3]), v4(6, 8, false, &[]), v4(17, 0, true, &[8; 8])]
+    {
+        assert_eq!(of(&later), of(&first));
+    }
+    assert_ne!(of(&v4(17, 0, false, &[1, 2, 3, 4, 0, 24, 0, 0])), of(&first), "a whole datagram has ports");
+    let six = |offset, more, payload: &[u8]| v6(44, &[&fragment_header(17, offset, more)[..], payload].concat());
+    let first = six(0, true, &[1, 2, 3, 4, 0, 24, 0, 0]);
+    for later in [six(8, true, &[9; 8]), six(1448, false, &[7; 3]), six(0, false, &[8; 8])] {
+        assert_eq!(of(&later), of(&first));
+    }
+    // What hides its ports goes by its addresses, too: a chain that leaves the packet, a header cut short.
+    assert_eq!(of(&v6(0, &[17, 9, 0, 0, 0, 0, 0, 0])), of(&first));
+    assert_eq!(of(&v4(17, 0, false, &[1, 2, 3])), of(&v4(17, 0, false, &[1])));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_can_be_spread(packet in proptest::collection::vec(any::<u8>(), 0..80), seed: u32) {
+        spread(&packet, seed);
+    }
+}
