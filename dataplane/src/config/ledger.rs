@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::errors::{Origin, Problems};
+use super::errors::{Origin, Problems, nearest};
 use super::keys::PublicKey;
 use super::reader::{Located, Table};
 use super::{Name, PortName};
@@ -25,6 +25,9 @@ pub(super) struct Ledger {
     /// Each service code with its tenant's id, as far as that could be read.
     codes_of_ids: Vec<(Located<Name>, Option<TenantId>)>,
     public_keys: Seen<PublicKey>,
+    trunks: Seen<String>,
+    /// Tenants that trunks say they carry, and the trunk as messages call it.
+    carried: Vec<(Located<TenantId>, String)>,
 }
 
 /// Things that may be there once, and where the first was.
@@ -93,22 +96,60 @@ impl Ledger {
         self.codes_of_ids.push((Located { value: code.value.clone(), at: code.at.clone() }, id));
     }
 
+    pub(super) fn trunk(&mut self, name: &Located<Name>, problems: &Problems) {
+        if let Some(first) = self.trunks.note(name.value.to_string(), &name.at, String::new) {
+            let message =
+                format!("trunk {:?} is already configured at {}; names of trunks differ", name.value, first.at);
+            problems.add(&name.at, message);
+        }
+    }
+
+    /// Whether a trunk of this name is configured, be it ever so wrong.
+    pub(super) fn has_trunk(&self, name: &str) -> bool {
+        self.trunks.0.contains_key(name)
+    }
+
+    pub(super) fn carried(&mut self, tenant: Located<TenantId>, trunk: &str) {
+        self.carried.push((tenant, trunk.to_owned()));
+    }
+
+    /// The key of a site.
     pub(super) fn public_key(&mut self, key: &Located<PublicKey>, owner: &str, problems: &Problems) {
+        let rules = ["the public key of the site's adapter is right", "each site needs a key pair of its own"];
+        self.key(key, owner, rules, problems);
+    }
+
+    /// The key of another hub.
+    pub(super) fn trunk_key(&mut self, key: &Located<PublicKey>, owner: &str, problems: &Problems) {
+        let rules =
+            ["the public key of the other hub is right", "each hub needs a key pair of its own, and is one trunk"];
+        self.key(key, owner, rules, problems);
+    }
+
+    fn key(&mut self, key: &Located<PublicKey>, owner: &str, rules: [&str; 2], problems: &Problems) {
         let found = || format!("public_key {:?} of {owner} is", key.value.to_string());
+        let [others, own] = rules;
         if let Some((hub_key, hub_at)) = &self.hub_key
             && *hub_key == key.value
         {
-            let message =
-                format!("{} the hub's own ({hub_at}); the public key of the site's adapter is right", found());
-            problems.add(&key.at, message);
+            problems.add(&key.at, format!("{} the hub's own ({hub_at}); {others}", found()));
         } else if let Some(first) = self.public_keys.note(key.value, &key.at, || owner.to_owned()) {
-            let message = format!(
-                "{} already that of {} at {}; each site needs a key pair of its own",
-                found(),
-                first.owner,
-                first.at
-            );
+            let message = format!("{} already that of {} at {}; {own}", found(), first.owner, first.at);
             problems.add(&key.at, message);
+        }
+    }
+
+    /// What can be said only when all tenants are known: those that trunks carry are some of them.
+    pub(super) fn carried_tenants_are_known(&self, problems: &Problems) {
+        for (id, trunk) in self.carried.iter().filter(|(id, _)| !self.tenants.0.contains_key(&id.value)) {
+            let known: Vec<String> = self.tenants.0.keys().map(TenantId::to_string).collect();
+            let near = nearest(&id.value.to_string(), known.iter().map(String::as_str));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            let message = format!(
+                "tenant {} of {trunk}: no [[tenant]] has this id{hint}; to carry all that there are, tenants = \"all\" is right",
+                id.value
+            );
+            problems.add(&id.at, message);
         }
     }
 
@@ -158,6 +199,11 @@ impl TenantLedger {
                 ),
             );
         }
+    }
+
+    /// Whether a site or an access end has this name, be it ever so wrong.
+    pub(super) fn has_end(&self, name: &str) -> bool {
+        self.sites.0.contains_key(name)
     }
 
     /// Sites and access ends are told apart by their names alone.

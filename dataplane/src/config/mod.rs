@@ -14,6 +14,7 @@ mod machine;
 mod parse;
 mod policy;
 mod reader;
+mod route;
 mod trunk;
 mod values;
 
@@ -35,7 +36,8 @@ pub use errors::{Errors, Origin, Problem};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
 pub use machine::{Interface, Machine, group_id, validate_machine};
 pub use policy::{Dscp, Filter, Rate, Rates};
-pub use trunk::{Carries, LANES_MAX, PRIORITY, Route, Trunk, Via};
+pub use route::{PRIORITY, Route, Via};
+pub use trunk::{Carries, LANES_MAX, Trunk};
 pub use values::{HubName, Label, Name, PortName};
 
 /// Reads `path` and what it includes, and the key files that they name.

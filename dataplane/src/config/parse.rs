@@ -21,8 +21,8 @@ use super::keys::{self, PresharedKey, PrivateKey, PublicKey};
 use super::ledger::{Ledger, TenantLedger};
 use super::reader::{Located, Shape, Source, Table, optional, required};
 use super::{
-    Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Workers, access,
-    include, policy, values,
+    Desired, Digest, Hub, HubName, Idle, Label, Name, Port, PortName, Site, Spread, Stats, Tenant, Trunk, Workers,
+    access, include, policy, route, trunk, values,
 };
 
 static ROOT: Shape = Shape {
@@ -34,6 +34,7 @@ static ROOT: Shape = Shape {
         optional("workers", "[workers] with cores = [1]"),
         optional("stats", "[stats] with memory_mib = 512"),
         required("port", r#"[[port]] with name = "eth0" and role = "wan""#),
+        optional("trunk", r#"[[trunk]] with name = "osaka""#),
         optional("tenant", "[[tenant]] with id = 1001"),
     ],
 };
@@ -111,6 +112,7 @@ static TENANT: Shape = Shape {
         optional("filter_default", r#"filter_default = "deny""#),
         optional("site", r#"[[tenant.site]] with name = "osaka""#),
         optional("access", r#"[[tenant.access]] with port = "eth1" and addresses = ["10.9.2.254/24"]"#),
+        optional("route", r#"[[tenant.route]] with prefix = "10.9.3.0/24" and via = { trunk = "osaka" }"#),
     ],
 };
 
@@ -134,7 +136,7 @@ static SITE: Shape = Shape {
 };
 
 /// Shapes in which a misplaced key is looked for: those of a filter's rule are too general to be a hint.
-pub(super) static SHAPES: [&Shape; 11] = [
+pub(super) static SHAPES: [&Shape; 13] = [
     &ROOT,
     &HUB,
     &CRYPTO,
@@ -146,6 +148,8 @@ pub(super) static SHAPES: [&Shape; 11] = [
     &access::ACCESS,
     &access::NEIGHBOUR,
     &access::ROUTE,
+    &trunk::TRUNK,
+    &route::ROUTE,
 ];
 
 /// What a site without a `public_key` is.
@@ -165,15 +169,17 @@ pub(super) fn load(path: &Path, missing_keys: MissingKeys) -> Result<Desired, Er
         directory,
         missing_keys,
         ledger: Ledger::default(),
+        trunks: Vec::new(),
         tenants: Vec::new(),
         digest: 0,
+        unread: false,
     };
     let fixed = walk.main_file(path);
-    let (tenants, digest) = (walk.tenants, Digest(walk.digest));
+    let (trunks, tenants, digest) = (walk.trunks, walk.tenants, Digest(walk.digest));
     problems.done()?;
     // A part is missing only where a problem was noted, and then this isn't reached.
     let (hub, workers, stats, ports) = fixed.expect("each part that could not be read left a problem");
-    Ok(Desired { hub, workers, stats, ports, trunks: Vec::new(), tenants, digest })
+    Ok(Desired { hub, workers, stats, ports, trunks, tenants, digest })
 }
 
 /// The walk through the files, and what it has gathered.
@@ -183,8 +189,11 @@ struct Walk<'a> {
     directory: &'a Path,
     missing_keys: MissingKeys,
     ledger: Ledger,
+    trunks: Vec<Trunk>,
     tenants: Vec<Tenant>,
     digest: u64,
+    /// An included file could not be read, so that its tenants are not known.
+    unread: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -199,12 +208,23 @@ impl<'a> Walk<'a> {
         let workers = self.workers(&root);
         let stats = Self::stats(&root);
         let ports = self.ports(&root);
+        for table in root.tables("trunk", &trunk::TRUNK) {
+            let preshared_key = self.key_file(&table, "preshared_key_file", "wg genpsk");
+            let preshared_key = preshared_key.map(|key| PresharedKey::new(*key.value));
+            self.trunks.extend(trunk::read(&table, preshared_key, &mut self.ledger, problems));
+        }
         self.tenants(&root);
         for (turn, file) in (1..).zip(self.included(path, &root)) {
             self.included_file(&file, turn);
         }
         self.ledger.no_code_reads_as_an_id(problems);
+        if !self.unread {
+            self.ledger.carried_tenants_are_known(problems);
+        }
         access::ends_fit_ports(&ports, &self.tenants, problems);
+        if let Some(hub) = &hub {
+            trunk::lanes_have_ports(hub, &self.trunks, problems);
+        }
         Some((hub?, workers, stats, ports))
     }
 
@@ -284,10 +304,14 @@ impl<'a> Walk<'a> {
 
     fn included_file(&mut self, path: &Path, turn: u32) {
         let problems = self.problems;
-        let Some(source) = read(path, turn, problems) else { return };
+        let Some(source) = read(path, turn, problems) else {
+            self.unread = true;
+            return;
+        };
         self.digest = source.digest(self.digest);
-        if let Some(parsed) = source.parse(problems) {
-            self.tenants(&Table::root(&INCLUDED, &source, problems, &parsed));
+        match source.parse(problems) {
+            Some(parsed) => self.tenants(&Table::root(&INCLUDED, &source, problems, &parsed)),
+            None => self.unread = true,
         }
     }
 
@@ -324,6 +348,9 @@ impl<'a> Walk<'a> {
         }
         ledger.hub_addresses(&hub_addresses, table);
         ledger.no_claims_overlap(self.problems);
+        let tenant = id.as_ref().map(|id| id.value);
+        let ends = route::Ends { tenant, sites: &sites, access: &access, trunks: &self.trunks };
+        let routes = route::read(table, &ends, (&self.ledger, &ledger), self.problems);
         Some(Tenant {
             id: id?.value,
             service_code: service_code.map(|code| code.value),
@@ -331,7 +358,7 @@ impl<'a> Walk<'a> {
             hub_addresses: hub_addresses.into_iter().map(|address| address.value).collect(),
             sites,
             access,
-            routes: Vec::new(),
+            routes,
             rates: policy::rates(table, self.problems),
             dscp: policy::dscp(table),
             filter: policy::filter(table, self.problems),
@@ -340,7 +367,7 @@ impl<'a> Walk<'a> {
     }
 
     fn site(&mut self, table: &Table<'_>, turn: usize, tenant: &str, ledger: &mut TenantLedger) -> Option<Site> {
-        let name = table.string("name", Name::new);
+        let name = table.string("name", values::site_name);
         if let Some(name) = &name {
             ledger.site_name(name, tenant, self.problems);
         }

@@ -193,6 +193,10 @@ impl<'a> Table<'a> {
         matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Integer(_)))
     }
 
+    pub(super) fn is_string(&self, key: &str) -> bool {
+        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::String(_)))
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }

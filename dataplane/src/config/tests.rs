@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod large;
+mod trunks;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

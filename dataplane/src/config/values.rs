@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::ops::{Deref, RangeInclusive};
+use std::time::Duration;
 
 use classifier::filter::{Action, Flags};
-use crypto::aead::Library;
+use crypto::aead::{Cipher, Library};
 use ipnet::IpNet;
 use wire::TenantId;
 
-use super::{Dscp, Idle, Mode, Role, Spread};
+use super::{Dscp, Idle, LANES_MAX, Mode, Role, Spread};
 
 macro_rules! name {
     ($(#[$attribute:meta])* $name:ident, $check:ident) => {
@@ -123,6 +124,46 @@ fn nonzero_u16(number: i128) -> Option<NonZeroU16> {
     u16::try_from(number).ok().and_then(NonZeroU16::new)
 }
 
+/// A site's name, which none of what a tenant has beside sites can have.
+pub(super) fn site_name(name: &str) -> Result<Name, String> {
+    match name.starts_with(super::trunk::END_NAME) {
+        true => Err("what trunks carry of a tenant is called so; another beginning is right".to_owned()),
+        false => Name::new(name),
+    }
+}
+
+pub(super) fn cipher(text: &str) -> Result<Cipher, String> {
+    [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305].into_iter().find(|cipher| cipher.to_string() == text).ok_or_else(|| {
+        "\"aes-256-gcm\" (between CPUs with AES instructions) or \"chacha20-poly1305\" are right, the same at both ends"
+            .to_owned()
+    })
+}
+
+/// Whose packets a trunk carries, if it is not a list.
+pub(super) fn all(text: &str) -> Result<(), String> {
+    match text {
+        "all" => Ok(()),
+        _ => Err("\"all\" or a list of tenants' ids, like [1001, 1002], are right".to_owned()),
+    }
+}
+
+pub(super) fn lanes(number: i128) -> Result<NonZeroU8, String> {
+    let lanes = u8::try_from(number).ok().and_then(NonZeroU8::new);
+    let lanes = lanes.filter(|lanes| usize::from(lanes.get()) <= LANES_MAX);
+    lanes.ok_or_else(|| format!("1 to {LANES_MAX} are right, the same at both ends"))
+}
+
+pub(super) fn probe_interval(number: i128) -> Result<Duration, String> {
+    match u64::try_from(number) {
+        Ok(ms @ 50..=10_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("50 to 10000 (ms) are right; three that are missed take a lane down".to_owned()),
+    }
+}
+
+pub(super) fn priority(number: i128) -> Result<u16, String> {
+    u16::try_from(number).map_err(|_| "0 to 65535 are right; the smallest is preferred".to_owned())
+}
+
 pub(super) fn tenant_id(number: i128) -> Result<TenantId, String> {
     let id = u64::try_from(number).ok().and_then(|id| TenantId::new(id).ok());
     id.ok_or_else(|| format!("a tenant id has 24 bits, so 0 to {} are right", TenantId::MAX))
@@ -156,7 +197,7 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
     match text {
         "wan" => Ok(Role::Wan),
         "access" => Ok(Role::Access),
-        "trunk" => Err("this version of ekiden has no such ports yet; \"wan\" or \"access\" are right".to_owned()),
+        "trunk" => Err("trunks go through \"wan\" ports, beside the sites' packets".to_owned()),
         _ => Err("\"wan\" (towards sites) or \"access\" (towards tenants' servers) are right".to_owned()),
     }
 }
