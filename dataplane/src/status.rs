@@ -7,8 +7,10 @@ mod render;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
+mod trunk;
 
 pub use render::{render, render_tenant};
+pub use trunk::{Announced, Candidate, Carries, Lane, Paths, Trunk};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +29,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// Whether every packet and every chunk is accounted for.
     pub books: Books,
+    /// Its trunks to other hubs, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunks: Vec<Trunk>,
     /// Its tenants, in the order of the configuration.
     pub tenants: Vec<Tenant>,
     /// What was dropped, hub-wide, by reason. A reason that is missing here was not counted at all.
@@ -219,11 +224,14 @@ pub struct Tenant {
     pub service_code: Option<String>,
     /// Free text.
     pub label: Option<String>,
-    /// Its sites, in the order of the configuration.
+    /// Its sites, in the order of the configuration; behind them what trunks carry of it.
     pub sites: Vec<Site>,
     /// Its ends at access ports, in the order of the configuration.
     #[serde(default)]
     pub access: Vec<Access>,
+    /// Prefixes to which there are several ways, and which of these is used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<Paths>,
     /// Packets of this tenant that were dropped, by the reason's name.
     pub drops: BTreeMap<String, u64>,
     /// The rules of its filter in their order, and behind them what becomes of packets that none of them matches.
@@ -314,14 +322,19 @@ pub enum SessionState {
     Rekey,
     /// The last session ended and there is no new one: the site is silent.
     Expired,
+    /// It is what a trunk carries, and a lane of the trunk is up.
+    Up,
+    /// It is what a trunk carries, and no lane of the trunk is up.
+    Down,
 }
 
 /// A site of a tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct Site {
-    /// Its name inside the tenant.
+    /// Its name inside the tenant; of what a trunk carries `trunk:`, and the trunk's.
     pub name: String,
-    /// Its public key, base64.
+    /// Its public key, base64; what a trunk carries has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub public_key: String,
     /// Where it was last heard from, or is configured to be.
     pub endpoint: Option<SocketAddr>,

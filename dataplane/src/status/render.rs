@@ -1,13 +1,14 @@
 //! The report as a person reads it in a terminal: first what is wrong, then from the hub down to its sites, then drops.
 
+mod trunks;
+
 use std::fmt::Write;
 
 use wire::DROP_REASONS;
 
 use super::table::{Table, ago, bytes, clean, count, duration, or_dash, wrap};
 use super::{
-    Access, Books, Cipher, Configuration, CopyMode, Hub, Path, Port, Reload, SessionState, Site, Status, Tenant,
-    Worker, XdpMode,
+    Access, Cipher, Configuration, CopyMode, Path, Port, Reload, SessionState, Site, Status, Tenant, Worker, XdpMode,
 };
 
 /// Lines are kept within this where the data allows; a long name or an IPv6 endpoint is shown whole all the same.
@@ -16,7 +17,7 @@ const WIDTH: usize = 118;
 /// The whole hub.
 pub fn render(status: &Status) -> String {
     let mut out = String::new();
-    hub(&mut out, &status.hub, &status.books, &status.tenants);
+    hub(&mut out, status);
     warnings(&mut out, status);
     if !status.ports.is_empty() {
         out.push('\n');
@@ -25,6 +26,10 @@ pub fn render(status: &Status) -> String {
     if !status.workers.is_empty() {
         out.push('\n');
         workers(&mut out, &status.workers);
+    }
+    if !status.trunks.is_empty() {
+        out.push('\n');
+        trunks::trunks(&mut out, &status.trunks);
     }
     for one in &status.tenants {
         out.push('\n');
@@ -52,7 +57,7 @@ fn reload(last: &Reload) -> String {
 pub fn render_tenant(one: &Tenant) -> String {
     let mut out = tenant_title(one);
     out.push('\n');
-    for site in &one.sites {
+    for site in one.sites.iter().filter(|site| !site.is_carried()) {
         let _ = writeln!(out, "\n  site {}", clean(&site.name));
         let rows = [
             ("public key", clean(&site.public_key)),
@@ -90,6 +95,7 @@ pub fn render_tenant(one: &Tenant) -> String {
             let _ = writeln!(out, "    host        {}  {}  {}", neighbour.address, clean(mac), clean(&neighbour.state));
         }
     }
+    trunks::of_tenant(&mut out, one);
     if !one.filter.is_empty() {
         let mut table = Table::new(2, ["RULE", "ACTION", ">PACKETS", ">BYTES"]);
         for rule in &one.filter {
@@ -110,7 +116,8 @@ pub fn render_tenant(one: &Tenant) -> String {
     out
 }
 
-fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
+fn hub(out: &mut String, status: &Status) {
+    let Status { hub, books, tenants, trunks, .. } = status;
     let _ = writeln!(
         out,
         "hub {}: ekiden {}, pid {}, up {} (since {})",
@@ -120,7 +127,7 @@ fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
         duration(hub.uptime_s),
         clean(&hub.started)
     );
-    let sites = tenants.iter().map(|tenant| tenant.sites.len()).sum::<usize>();
+    let sites = tenants.iter().flat_map(|tenant| &tenant.sites).filter(|site| !site.is_carried()).count();
     let live = tenants.iter().flat_map(|tenant| &tenant.sites).filter(|site| carries(site.session)).count();
     let sessions = match (hub.sessions, hub.session_capacity) {
         (Some(used), Some(room)) => format!("; {} of {} session slots in use", count(used.into()), count(room.into())),
@@ -155,6 +162,9 @@ fn hub(out: &mut String, hub: &Hub, books: &Books, tenants: &[Tenant]) {
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "  {name:<12}{value}");
+    }
+    if !trunks.is_empty() {
+        let _ = writeln!(out, "  {:<12}{}", "trunks", trunks::glance(trunks));
     }
     let went = books.came() as i64 - books.under_way();
     let under_way = books.under_way().max(0) as u64;
@@ -289,6 +299,9 @@ fn tenant(out: &mut String, tenant: &Tenant) {
         tenant.access.iter().for_each(|access| table.row(access_row(access)));
         let _ = write!(out, "{table}");
     }
+    if !tenant.paths.is_empty() {
+        let _ = writeln!(out, "  paths: {}", trunks::paths_at_a_glance(&tenant.paths));
+    }
     let shed = tenant.sites.iter().filter(|site| site.shed_packets > 0);
     let shed: Vec<String> = shed.map(|site| format!("{} {}", clean(&site.name), count(site.shed_packets))).collect();
     if !shed.is_empty() {
@@ -309,7 +322,7 @@ fn site_row(site: &Site) -> [String; 10] {
     [
         clean(&site.name),
         or_dash(site.endpoint),
-        ago(site.last_handshake_s_ago),
+        if site.is_carried() { "-".into() } else { ago(site.last_handshake_s_ago) },
         session(site.session).into(),
         count(site.rx_packets),
         bytes(site.rx_bytes),
@@ -345,6 +358,8 @@ fn session(state: SessionState) -> &'static str {
         SessionState::Live => "live",
         SessionState::Rekey => "rekey",
         SessionState::Expired => "expired",
+        SessionState::Up => "up",
+        SessionState::Down => "DOWN",
     }
 }
 

@@ -93,6 +93,7 @@ fn example() -> Status {
             sending: 2,
             ..Books::default()
         },
+        trunks: Vec::new(),
         tenants: vec![Tenant {
             filter: vec![Rule { name: "no telnet".into(), action: "deny".into(), packets: 23, bytes: 920 }],
             id: 1001,
@@ -134,6 +135,7 @@ fn example() -> Status {
                 site("new"),
             ],
             access: Vec::new(),
+            paths: Vec::new(),
             drops: BTreeMap::from([("no_route".into(), 12), ("staged_overflow".into(), 0), ("auth_failed".into(), 3)]),
         }],
         drops: vec![
