@@ -3,6 +3,7 @@
 //! Begin with [`worker`]: it is the page on which a frame's way through the hub can be read from top to bottom.
 
 pub mod access;
+pub mod announce;
 pub mod api;
 pub mod caps;
 pub mod clock;
@@ -10,6 +11,9 @@ pub mod config;
 pub mod control;
 pub mod depot;
 pub mod fit;
+pub mod hold;
+pub mod lane_mtu;
+pub mod liveness;
 pub mod logging;
 pub mod mailbox;
 pub mod memory;
@@ -23,8 +27,10 @@ pub mod numa;
 pub mod orders;
 pub mod packet;
 pub mod path_mtu;
+pub mod paths;
 mod policy;
 pub mod ports;
+pub mod prefixes;
 mod probe;
 pub mod rates;
 pub mod reassembly;

@@ -295,9 +295,29 @@ impl<'a> State<'a> {
         Ok(state)
     }
 
+    /// A copy that outlives what it was read from.
+    pub fn keep(&self) -> Kept {
+        Kept { place: self.place, count: self.count, entries: self.entries.into() }
+    }
+
     /// What it says, in the order in which it changed.
     pub fn entries(&self) -> Entries<'a> {
         Entries { bytes: self.entries, left: self.count, tenant: None }
+    }
+}
+
+/// A [`State`] that is kept until those before it have come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    place: Place,
+    count: u16,
+    entries: Box<[u8]>,
+}
+
+impl Kept {
+    /// As it was.
+    pub fn state(&self) -> State<'_> {
+        State { place: self.place, count: self.count, entries: &self.entries }
     }
 }
 
