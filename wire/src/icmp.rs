@@ -50,6 +50,21 @@ pub enum Silence {
     NoRoom,
 }
 
+/// Whether a packet is an error that a router or a host reports: unreachable, too big, time exceeded, parameter problem.
+pub fn is_error(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => ipv4::View::parse(packet).is_ok_and(|ip| {
+            ip.protocol() == ipv4::ICMP
+                && ip.fragment_offset() == 0
+                && matches!(ip.payload().first(), Some(3 | 11 | 12))
+        }),
+        Some(6) => ipv6::View::parse(packet).is_ok_and(|ip| {
+            ip.upper_layer().is_some_and(|up| up.protocol == ipv6::ICMP && matches!(up.payload.first(), Some(1..=4)))
+        }),
+        _ => false,
+    }
+}
+
 /// Writes the answer to `packet`, which is quoted as it arrived, as a whole IP packet from `from`, and returns its
 /// length. Room of [`MAX_V4`] or [`MAX_V6`] bytes is always enough.
 pub fn write(answer: Answer, packet: &[u8], from: IpAddr, out: &mut [u8]) -> Result<usize, Silence> {

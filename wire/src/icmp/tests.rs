@@ -160,3 +160,32 @@ fn stays_silent_over_ipv6() {
     assert_eq!(ask(too_big, &endless), Err(Silence::Malformed));
     assert_eq!(IpNumber::IPV6_ICMP.0, ipv6::ICMP);
 }
+
+#[test]
+fn errors_are_told_from_all_else() {
+    let mut v4 = udp_v4([10, 9, 1, 1], [10, 9, 2, 1], &[0; 32]);
+    let mut v6 = udp_v6([1; 16], [2; 16], &[0; 32]);
+    assert!(!is_error(&v4) && !is_error(&v6) && !is_error(&[]));
+    (v4[9], v6[6]) = (1, 58);
+    for kind in 0..=255u8 {
+        (v4[20], v6[40]) = (kind, kind);
+        assert_eq!(is_error(&v4), matches!(kind, 3 | 11 | 12), "ICMP type {kind}");
+        assert_eq!(is_error(&v6), matches!(kind, 1..=4), "ICMPv6 type {kind}");
+    }
+    (v4[20], v6[40]) = (3, 2);
+    for packet in [&v4, &v6] {
+        assert!(is_error(packet));
+        assert!((0..packet.len()).all(|len| !is_error(&packet[..len])), "cut short");
+    }
+    v4[7] = 1;
+    assert!(!is_error(&v4), "a later fragment");
+    for (answer, packet) in [
+        (Answer::TimeExceeded, udp_v4([10, 9, 1, 1], [10, 9, 2, 1], &[])),
+        (Answer::TooBig { mtu: 1280 }, udp_v6([1; 16], [2; 16], &[])),
+    ] {
+        let from = if packet[0] >> 4 == 4 { IpAddr::from(FROM_V4) } else { FROM_V6.into() };
+        let mut out = [0; MAX_V6];
+        let len = write(answer, &packet, from, &mut out).unwrap();
+        assert!(is_error(&out[..len]), "its own");
+    }
+}
