@@ -41,6 +41,15 @@ pub enum Kind {
 }
 
 impl Protocol {
+    /// Whose message a datagram claims to be, and which: [`Protocol::kind`] of both. WireGuard's data messages are told first.
+    #[inline]
+    pub fn recognise(datagram: &[u8]) -> Option<(Self, Kind)> {
+        match Self::WireGuard.kind(datagram) {
+            Some(kind) => Some((Self::WireGuard, kind)),
+            None => Self::Trunk.kind(datagram).map(|kind| (Self::Trunk, kind)),
+        }
+    }
+
     /// What this datagram claims to be: the type is one of this protocol, the reserved bytes are zero, and the length is right.
     ///
     /// Any suite and any lane pass here: whether they are right, the handshake says.

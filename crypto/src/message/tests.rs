@@ -11,6 +11,7 @@ fn read(datagram: &[u8]) -> Option<(Protocol, Kind)> {
     assert!(wireguard.is_none() || trunk.is_none(), "a message of both protocols");
     let read = wireguard.or(trunk);
     assert!(read.is_none_or(|(protocol, _)| Protocol::of(datagram) == Some(protocol)));
+    assert_eq!(Protocol::recognise(datagram), read);
     assert_eq!(wireguard.map(|(_, kind)| kind), kind(datagram));
     assert_eq!(wireguard.and_then(|_| Protocol::WireGuard.receiver(datagram)), receiver(datagram));
     assert_eq!(wireguard.and_then(|_| Protocol::WireGuard.parse_data(datagram)), parse_data(datagram));
