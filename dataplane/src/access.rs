@@ -141,7 +141,7 @@ impl Journey {
             };
             let tenant = self.sites.at(slot).tenant;
             (packet.tenant, packet.from) = (Some(tenant), slot);
-            self.count_arrived(packet, tenant, now);
+            self.count_arrived(packet, now);
             let inner = &packet.frame.bytes()[frame.payload_at..];
             packet.verdict = match frame.ethertype {
                 arp::ETHERTYPE => Verdict::Control,
@@ -162,7 +162,7 @@ impl Journey {
             return;
         }
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
-            if let Some(link) = &self.sites.at(packet.from).link {
+            if let Some(link) = self.sites.at(packet.from).link() {
                 // It lies in the end's own network, so that the source check finds nothing wrong with it.
                 if source_of(packet.frame.bytes()).is_none_or(|source| link.is_own(source)) {
                     packet.drop(DropReason::GatewaySource);
@@ -170,7 +170,7 @@ impl Journey {
                 }
                 transport::complete(packet.frame.bytes_mut());
             }
-            let Some(link) = &self.sites.at(packet.to).link else { continue };
+            let Some(link) = self.sites.at(packet.to).link() else { continue };
             if !link.is_own(packet.destination) {
                 continue;
             }
@@ -191,7 +191,7 @@ impl Journey {
             return;
         }
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
-            let Some(link) = &self.sites.at(packet.to).link else { continue };
+            let Some(link) = self.sites.at(packet.to).link() else { continue };
             let (source, mtu) = match link.state {
                 Ok(open) => open,
                 Err(reason) => {
@@ -231,7 +231,7 @@ impl Journey {
 
     /// A packet whose neighbour is not known is put on the shelf; what has to make room for it comes back.
     pub(crate) fn await_neighbour(&mut self, mut packet: Packet) -> Option<(Packet, DropReason)> {
-        let link = self.sites.at(packet.to).link.as_ref();
+        let link = self.sites.at(packet.to).link();
         let next_hop =
             destination_of(packet.frame.bytes()).zip(link).and_then(|(address, link)| link.next_hop(address));
         let Some(key) = next_hop.map(|address| (packet.to, address)) else {

@@ -10,9 +10,9 @@ use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::sites::Site;
 use crate::worker::Journey;
 use crate::xsk::{Frame, HEADROOM};
-use crypto::Time;
 use crypto::aead::TAG;
-use crypto::message::{self, DATA_HEADER};
+use crypto::message::DATA_HEADER;
+use crypto::{Protocol, Time};
 use wire::fragment::{Cuts, CutsV6};
 use wire::{DropReason, ethernet, ipv6, tcp};
 
@@ -60,7 +60,7 @@ impl Journey {
     pub(crate) fn must_pass(&self, packet: &Packet) -> bool {
         usize::from(packet.inner_len) <= ipv6::MTU_MIN
             && packet.frame.bytes().first().is_some_and(|byte| byte >> 4 == 6)
-            && self.sites.at(packet.to).link.is_none()
+            && self.sites.at(packet.to).link().is_none()
     }
 
     /// Cuts what is sealed, and too long for its way: outside, as RFC 2473, 7.1 (a) wants it.
@@ -69,13 +69,15 @@ impl Journey {
         for packet in batch.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Transmit(_))) {
             let site = self.sites.at(packet.to);
             let Ok(path) = &site.way.out else { continue }; // an access end's
-            if packet.inner_len <= path.payload_max {
+            let headers = path.template.header_len();
+            let around = headers - ethernet::HEADER + DATA_HEADER + site.tag_len() + TAG;
+            let mtu = path.payload_max + around as u16;
+            if packet.frame.len() - ethernet::HEADER <= usize::from(mtu) {
                 continue;
             }
-            let headers = path.template.header_len();
-            let mtu = path.payload_max + (headers - ethernet::HEADER + DATA_HEADER + TAG) as u16;
             // Of all workers' packets to this site, this one alone has its counter.
-            let id = message::parse_data(&packet.frame.bytes()[headers..]);
+            let message = &packet.frame.bytes()[headers..];
+            let id = Protocol::recognise(message).and_then(|(protocol, _)| protocol.parse_data(message));
             let id = id.map_or(0, |(index, counter)| index ^ counter as u32);
             let cuts = Outside::new(&packet.frame.bytes()[ethernet::HEADER..], mtu, id);
             let Some(cuts) = cuts else { continue };
@@ -101,8 +103,12 @@ impl Journey {
             }
             cuts.shorten(&mut packet.frame);
             let more = (sent + packet.frame.len() - whole) as u64;
-            self.rows.site(packet.to).tx_outer_bytes.add(more);
-            self.rows.volume(self.sites.at(packet.to).tenant).tx_outer_bytes.add(more);
+            for end in [Some(packet.to), packet.tagged].into_iter().flatten() {
+                self.rows.site(end).tx_outer_bytes.add(more);
+            }
+            if let Some(tenant) = packet.tenant {
+                self.rows.volume(tenant).tx_outer_bytes.add(more);
+            }
         }
     }
 

@@ -58,9 +58,10 @@ pub enum Order {
     Rows(Arc<Rows>),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
     Emit(PortIndex, Vec<u8>),
-    /// What a trunk is from now on, to all its lanes and to the end that it is to each of its tenants.
+    /// What a trunk is from now on, to all its lanes and to the end that it is to each of its tenants. Before any session of a lane is
+    /// published; and their seats come first. Control keeps a reference: what was before is not freed here.
     Trunk(Arc<Trunk>),
-    /// Seal a message of control's own, tag and all, for this lane.
+    /// Seal a message of control's own, tag and all, for this lane, if it has a session now.
     Tell(SiteSlot, Vec<u8>),
     /// Seal an empty packet for this site.
     Keepalive(SiteSlot),
@@ -120,17 +121,26 @@ pub enum Event {
     },
 }
 
-/// A frame copied for control, in a buffer that circulates.
+/// Where control's copy of something is from, and so what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A frame that came by this port.
+    Port(PortIndex),
+    /// What another hub says by this lane, without the header of its tag; padding may follow.
+    Lane(SiteSlot),
+}
+
+/// A frame, or a message of another hub, copied for control in a buffer that circulates.
 #[derive(Debug)]
 pub struct Parcel {
-    /// The port it came by.
-    pub port: PortIndex,
+    /// Where it is from.
+    pub from: Source,
     len: usize,
     bytes: Box<[u8]>,
 }
 
 impl Parcel {
-    /// The frame.
+    /// The frame, or the message.
     pub fn frame(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -222,7 +232,7 @@ pub fn mailbox(control: Arc<Notify>, bell: Arc<Bell>, frame_len: usize) -> (Cont
     let (parcels_in, parcels_out) = rtrb::RingBuffer::new(PARCELS);
     let (mut empties_in, empties_out) = rtrb::RingBuffer::new(PARCELS);
     for _ in 0..PARCELS {
-        let parcel = Parcel { port: PortIndex(0), len: 0, bytes: vec![0; frame_len].into_boxed_slice() };
+        let parcel = Parcel { from: Source::Port(PortIndex(0)), len: 0, bytes: vec![0; frame_len].into_boxed_slice() };
         empties_in.push(parcel).expect("the ring holds PARCELS");
     }
     let (spent_in, spent_out) = rtrb::RingBuffer::new(RINGS);
@@ -267,14 +277,14 @@ impl WorkerEnd {
         told
     }
 
-    /// Copies a frame for control; `false` if all parcels are on their way.
-    pub fn copy(&mut self, port: PortIndex, frame: &[u8]) -> bool {
+    /// Copies a frame, or a message, for control; `false` if all parcels are on their way.
+    pub fn copy(&mut self, from: Source, frame: &[u8]) -> bool {
         let Ok(mut parcel) = self.empties.pop() else { return false };
         let Some(room) = parcel.bytes.get_mut(..frame.len()) else {
             unreachable!("a parcel holds the longest frame that a chunk can")
         };
         room.copy_from_slice(frame);
-        (parcel.port, parcel.len) = (port, frame.len());
+        (parcel.from, parcel.len) = (from, frame.len());
         // There are as many places in the ring as parcels.
         let sent = self.parcels.push(parcel).is_ok();
         self.sent |= sent;

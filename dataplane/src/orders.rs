@@ -5,7 +5,7 @@ use crate::mailbox::Order;
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::{Ports, Ring};
 use crate::seats::Vacant;
-use crate::sites::Way;
+use crate::sites::{Kind, Way};
 use crate::worker::Journey;
 use crate::xsk::HEADROOM;
 use crypto::{Session, Time};
@@ -28,7 +28,7 @@ impl Journey {
                 Order::Publish(session) => self.sessions.publish(session),
                 Order::Withdraw { site, index } => self.withdraw(site, index),
                 Order::Way(site, way) => self.redirect(site, way),
-                Order::Link(end, link) => self.sites.at_mut(end).link = Some(link),
+                Order::Link(end, link) => self.sites.at_mut(end).kind = Kind::Access(link),
                 Order::Neighbour(end, address, answer) => self.neighbour((end, address), answer, now),
                 Order::Expect(site, replies) => self.sites.at_mut(site).expects = replies,
                 Order::Tables(tables) => self.tables = tables,
@@ -40,7 +40,8 @@ impl Journey {
                     self.rows = rows;
                 }
                 Order::Use(session) => self.use_session(session, now),
-                Order::Trunk(_) | Order::Tell(..) => {}
+                Order::Trunk(trunk) => self.join(&trunk, now), // as the next: trunk.rs
+                Order::Tell(lane, bytes) => self.tell_hub(lane, &bytes, now),
                 Order::Keepalive(site) => self.keepalive(site, now),
                 Order::GiveUp(site) => self.give_up(site),
                 Order::Emit(port, frame) => self.emit(port, &frame),
@@ -66,6 +67,7 @@ impl Journey {
                     self.sessions.publish(session)
                 }
                 Order::Seat(end, seat) => self.sites.seat(end, seat),
+                Order::Trunk(trunk) => self.sites.join(&trunk),
                 other => self.postponed.push_back(other),
             }
         }
@@ -131,12 +133,14 @@ impl Journey {
             return;
         }
         self.rows.turns.generated.add(1);
+        let tenant = self.sites.at(site).owner();
         let Some(mut frame) = self.pool.pop() else {
-            return self.rows.tenant(self.sites.at(site).tenant).count(DropReason::NoChunk, 0);
+            let row = tenant.map_or(&*self.rows.hub, |tenant| self.rows.tenant(tenant));
+            return row.count(DropReason::NoChunk, 0);
         };
         frame.reset(HEADROOM, 0);
         let mut packet = Packet::arrived(frame, PortIndex(0));
-        (packet.tenant, packet.to) = (Some(self.sites.at(site).tenant), site);
+        (packet.tenant, packet.to) = (tenant, site);
         self.send(&mut Batch::from_iter([packet]), now);
     }
 
@@ -166,7 +170,7 @@ impl Journey {
         self.dispatch(&mut batch);
     }
 
-    fn fresh(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
+    pub(crate) fn fresh(&mut self, port: PortIndex, bytes: &[u8]) -> Option<Packet> {
         let long = HEADROOM + bytes.len() > self.umem.chunk_size() as usize;
         let Some(mut frame) = (if long { self.umem.take_long() } else { self.pool.pop() }) else {
             self.rows.hub.count(DropReason::NoChunk, bytes.len());

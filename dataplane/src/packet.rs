@@ -1,9 +1,10 @@
 //! A frame on its journey, and what the stages have found out about it.
 
+use crate::mailbox::Source;
 use crate::xsk::Frame;
 use arrayvec::ArrayVec;
 use std::net::{IpAddr, Ipv4Addr};
-use wire::{DropReason, Ecn, PortIndex, SiteSlot, TenantSlot};
+use wire::{DropReason, Ecn, PortIndex, SiteSlot, TenantSlot, geneve};
 
 /// Frames that travel together: as many as one receive takes, one AEAD call seals, one kick sends.
 pub const BATCH: usize = 64;
@@ -20,6 +21,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// It is a handshake message or a fragment: control gets a copy.
     Control,
+    /// It is what another hub says to this one: control gets a copy.
+    Message,
     /// It was for control, which has been told what it says.
     Told,
     /// It ended here and was counted.
@@ -51,6 +54,8 @@ pub struct Packet {
     pub from: SiteSlot,
     /// The site that gets it.
     pub to: SiteSlot,
+    /// What carries it, if it goes by a trunk: then `to` is the lane.
+    pub tagged: Option<SiteSlot>,
     /// The receiver index it came under.
     pub index: u32,
     /// The counter it came under.
@@ -80,6 +85,7 @@ impl Packet {
             tenant: None,
             from: SiteSlot(0),
             to: SiteSlot(0),
+            tagged: None,
             index: 0,
             counter: 0,
             outer_len,
@@ -101,6 +107,17 @@ impl Packet {
     #[inline]
     pub fn waits(&self) -> bool {
         matches!(self.verdict, Verdict::Stage | Verdict::Resolve)
+    }
+
+    /// The bytes of the tag that it gets when it is sealed.
+    #[inline]
+    pub fn tag_len(&self) -> usize {
+        if self.tagged.is_some() { geneve::HEADER } else { 0 }
+    }
+
+    /// Where control's copy of it is from.
+    pub fn source(&self) -> Source {
+        if self.verdict == Verdict::Message { Source::Lane(self.from) } else { Source::Port(self.port) }
     }
 
     /// Ends its journey.

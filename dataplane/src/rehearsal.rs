@@ -1,12 +1,14 @@
 //! The journey in memory: a worker's stages with sites at its far ends, and no socket, no kernel and no thread.
 //!
 //! Tests, fuzz targets and benches rehearse here what the hub performs. Chunks are real, keys are real, and the far ends
-//! seal and open with sessions of their own.
+//! seal and open with sessions of their own. Several hubs can be joined by trunks ([`joined`]).
+
+pub mod joined;
 
 use crate::access::{Access, Link};
 use crate::mailbox::{Bell, ControlEnd, Event, mailbox};
 use crate::packet::{BATCH, Batch, Packet};
-use crate::sites::{Path, Sessions, Sites, Way};
+use crate::sites::{Kind, Path, Sessions, Sites, Way};
 use crate::staging::Shelf;
 use crate::tenants::{Tenant, Tenants};
 use crate::worker::{Journey, OUT_MAX};
@@ -45,6 +47,12 @@ pub struct Rehearsal {
     /// The sites' own ends.
     pub far: Vec<Far>,
     ends: Vec<(SiteSlot, TenantSlot, Link)>,
+    /// Of all slots.
+    tenants: Vec<TenantSlot>,
+    /// Slots that are nobody's yet: the first of them.
+    free: u32,
+    /// Which hub it is, where there are several.
+    number: u8,
     umem: &'static Umem,
     /// The cipher of the far ends, which take packets one by one.
     pub aead: &'static dyn Backend,
@@ -78,7 +86,7 @@ impl Rehearsal {
     /// # Panics
     /// If a prefix is none.
     pub fn wide(tenants: &[Vec<Vec<&str>>], chunks: u32, long: u32) -> Self {
-        let mut this = Self::over(Umem::private_with_long(chunks, 4096, long, 3), tenants, &[]);
+        let mut this = Self::over(Umem::private_with_long(chunks, 4096, long, 3), tenants, &[], 0);
         for slot in (0..this.far.len() as u32).map(SiteSlot) {
             if let Ok(path) = &mut this.journey.sites.at_mut(slot).way.out {
                 path.payload_max = WIDE;
@@ -93,17 +101,17 @@ impl Rehearsal {
     /// # Panics
     /// If a prefix or an address is none.
     pub fn with_access(tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])], chunks: u32) -> Self {
-        Self::over(Umem::private(chunks, 2048), tenants, access)
+        Self::over(Umem::private(chunks, 2048), tenants, access, 0)
     }
 
-    fn over(umem: &'static Umem, tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])]) -> Self {
+    fn over(umem: &'static Umem, tenants: &[Vec<Vec<&str>>], access: &[(u32, Vlan, &[&str])], spare: usize) -> Self {
         let aead = crypto::aead::single();
         // Not the one for this machine, which does small batches by ring: what the hub seals the other way, sites open one by one.
         let of_hub = crypto::aead::lanes().last().copied().unwrap_or(aead);
         let mut tables = routes(tenants);
         let mut of_site: Vec<_> =
             (0..).map(TenantSlot).zip(tenants).flat_map(|(t, sites)| sites.iter().map(move |_| t)).collect();
-        let mut ends = Vec::new();
+        let (sites, mut ends) = (of_site.len(), Vec::new());
         for (tenant, vlan, addresses) in access {
             let (slot, tenant) = (SiteSlot(of_site.len() as u32), TenantSlot(*tenant));
             let addresses: Vec<IpNet> = addresses.iter().map(|address| address.parse().expect("an address")).collect();
@@ -112,6 +120,8 @@ impl Rehearsal {
             let (port, vlan, state) = (PortIndex(0), *vlan, Ok((PORT_MAC, MTU)));
             ends.push((slot, tenant, Link { port, vlan, addresses, routes: Vec::new(), state }));
         }
+        let free = of_site.len() as u32;
+        of_site.resize(of_site.len() + spare, TenantSlot(0));
         let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
         let shape = Shape { tenants: tenants.len(), sites: of_site.len(), ports: 1, rules: RULES };
         let journey = Journey {
@@ -133,10 +143,11 @@ impl Rehearsal {
             identification: 0,
             stopped: false,
         };
-        let mut this = Self { journey, control, now: Time(1_000_000_000), far: Vec::new(), ends, umem, aead };
+        let (far, now) = (Vec::new(), Time(1_000_000_000));
+        let mut this = Self { journey, control, now, far, ends, tenants: of_site, free, number: 0, umem, aead };
         attach(&mut this.journey, &this.ends);
-        for (slot, tenant) in of_site.iter().enumerate().take(of_site.len() - access.len()) {
-            this.connect(SiteSlot(slot as u32), *tenant);
+        for slot in 0..sites {
+            this.connect(SiteSlot(slot as u32), this.tenants[slot]);
         }
         this
     }
@@ -169,13 +180,11 @@ impl Rehearsal {
     /// The journey of another worker of the same hub, which knows the same sites and sessions and has no chunk; and control's end
     /// of its mailbox.
     pub fn another(&self) -> (Journey, ControlEnd) {
-        let of_ends = self.ends.iter().map(|(_, tenant, _)| *tenant);
-        let of_site: Vec<_> = self.far.iter().map(|far| far.tenant).chain(of_ends).collect();
         let (control, mail) = mailbox(Arc::new(tokio::sync::Notify::new()), Bell::new().expect("an eventfd"), 2048);
         let mut journey = Journey {
             tables: self.journey.tables.clone(),
             sessions: Sessions::new(BITS),
-            sites: Sites::new(&of_site),
+            sites: Sites::new(&self.tenants),
             access: Access::default(),
             tenants: Tenants::new((0..self.journey.tenants.len()).map(|_| tenant())),
             shelf: Shelf::new(self.journey.tenants.len()),
@@ -185,7 +194,7 @@ impl Rehearsal {
             out: vec![Vec::with_capacity(OUT_MAX)],
             rows: Arc::new(Rows::new(Shape {
                 tenants: self.journey.tenants.len(),
-                sites: of_site.len(),
+                sites: self.tenants.len(),
                 ports: 1,
                 ..Shape::default()
             })),
@@ -326,7 +335,7 @@ impl Rehearsal {
 fn attach(journey: &mut Journey, ends: &[(SiteSlot, TenantSlot, Link)]) {
     journey.access = Access::new(1, ends.iter().map(|(slot, _, link)| (link.port, link.vlan, *slot)));
     for (slot, _, link) in ends {
-        journey.sites.at_mut(*slot).link = Some(Box::new(link.clone()));
+        journey.sites.at_mut(*slot).kind = Kind::Access(Box::new(link.clone()));
     }
 }
 

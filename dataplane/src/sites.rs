@@ -3,10 +3,11 @@
 use crate::access::Link;
 use crate::config::Dscp;
 use crate::rates::Limits;
-use crypto::{Role, Session};
+use crate::trunk::Trunk;
+use crypto::{Protocol, Role, Session};
 use std::net::IpAddr;
 use std::sync::Arc;
-use wire::{DropReason, Endpoints, PortIndex, SiteSlot, TenantSlot};
+use wire::{DropReason, Endpoints, PortIndex, SiteSlot, TenantId, TenantSlot, geneve};
 
 /// How sealed frames for a site leave this hub, or why they can't.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct Path {
     pub port: PortIndex,
     /// Ethernet, IP and UDP headers, all but lengths and sums.
     pub template: wire::Template,
-    /// The longest inner packet that fits one outer packet once sealed.
+    /// The longest inner packet that fits one outer packet once sealed; in a lane with its tag.
     pub payload_max: u16,
 }
 
@@ -55,6 +56,12 @@ impl Sessions {
         (session.local_index() == index).then_some(session)
     }
 
+    /// The session with this receiver index, if its messages are of this protocol.
+    #[inline]
+    pub fn of(&self, protocol: Protocol, index: u32) -> Option<&Session> {
+        self.find(index).filter(|session| session.protocol() == protocol)
+    }
+
     /// Whether control has been told that the peer has used this session. An initiator's session needs no telling.
     #[inline]
     pub fn confirmed(&mut self, index: u32) -> &mut bool {
@@ -81,10 +88,24 @@ impl Sessions {
     }
 }
 
-/// A site, as packets to it need it.
+/// What is in a slot: how its packets are told on the way in, and what is put around them on the way out.
+#[derive(Debug, Default)]
+pub enum Kind {
+    /// A site, with a session of its own.
+    #[default]
+    Site,
+    /// An access end: it has no session, and its way is its neighbours'.
+    Access(Box<Link>),
+    /// A lane of a trunk: with a session and a way, as a site, but of no tenant.
+    Lane(Arc<Trunk>),
+    /// What a trunk carries of a tenant: its packets go by one of the lanes, with the tenant's id in their tags.
+    Carried(TenantId, Arc<Trunk>),
+}
+
+/// A site, or another end, as packets to it need it.
 #[derive(Debug)]
 pub struct Site {
-    /// Its tenant.
+    /// Its tenant; a lane has none, and this says nothing then.
     pub tenant: TenantSlot,
     /// The session to seal under.
     pub sending: Option<Arc<Session>>,
@@ -96,8 +117,8 @@ pub struct Site {
     pub wanted: bool,
     /// Packets parked for it.
     pub staged: u16,
-    /// Where it is, if it is no site but an access end: then it has no session, and its way is its neighbours'.
-    pub link: Option<Box<Link>>,
+    /// What it is.
+    pub kind: Kind,
     /// Neighbours of it whose MAC addresses packets wait for.
     pub waited_for: u16,
     /// The rates that its packets are held to, if any.
@@ -119,7 +140,7 @@ impl Site {
             moved: None,
             wanted: false,
             staged: 0,
-            link: None,
+            kind: Kind::Site,
             waited_for: 0,
             limits: None,
             dscp: Dscp::Zero,
@@ -129,18 +150,36 @@ impl Site {
 }
 
 impl Site {
+    /// Where it is, if it is an access end.
+    #[inline]
+    pub fn link(&self) -> Option<&Link> {
+        if let Kind::Access(link) = &self.kind { Some(link) } else { None }
+    }
+
+    /// Whose its packets are, before a tag tells: nobody's, if it is a lane.
+    pub fn owner(&self) -> Option<TenantSlot> {
+        if let Kind::Lane(_) = self.kind { None } else { Some(self.tenant) }
+    }
+
+    /// The bytes in front of an inner packet that is sealed for it.
+    #[inline]
+    pub fn tag_len(&self) -> usize {
+        if let Kind::Lane(_) = self.kind { geneve::HEADER } else { 0 }
+    }
+
     /// The hub's own address there, if it is an access end: as a router answers from where a packet came in (RFC 1812, 4.3.2.4).
     pub fn gateway(&self, version: u8) -> Option<IpAddr> {
-        let addresses = self.link.iter().flat_map(|link| &link.addresses).map(|net| net.addr());
+        let addresses = self.link().into_iter().flat_map(|link| &link.addresses).map(|net| net.addr());
         addresses.into_iter().find(|address| address.is_ipv4() == (version == 4))
     }
 
     /// The longest inner packet that fits the way there, if it is open.
     #[inline]
     pub fn payload_max(&self) -> Option<u16> {
-        match &self.link {
-            None => self.way.out.as_ref().ok().map(|path| path.payload_max),
-            Some(link) => link.state.ok().map(|(_, mtu)| mtu),
+        match &self.kind {
+            Kind::Site | Kind::Lane(_) => self.way.out.as_ref().ok().map(|path| path.payload_max),
+            Kind::Access(link) => link.state.ok().map(|(_, mtu)| mtu),
+            Kind::Carried(_, trunk) => trunk.payload_max,
         }
     }
 }
@@ -162,17 +201,19 @@ pub struct Sites {
     all: Vec<Site>,
     /// Sites whose packets are held to a rate.
     limited: usize,
+    /// Some are of a trunk.
+    trunks: bool,
 }
 
 impl Sites {
     /// One site a slot, each with its tenant.
     pub fn new(tenants_of_sites: &[TenantSlot]) -> Self {
-        Self { all: tenants_of_sites.iter().map(|t| Site::new(*t)).collect(), limited: 0 }
+        Self { all: tenants_of_sites.iter().map(|t| Site::new(*t)).collect(), limited: 0, trunks: false }
     }
 
     /// So many slots in which nobody is yet.
     pub fn with_room(slots: usize) -> Self {
-        Self { all: (0..slots).map(|_| Site::new(TenantSlot(0))).collect(), limited: 0 }
+        Self { all: (0..slots).map(|_| Site::new(TenantSlot(0))).collect(), limited: 0, trunks: false }
     }
 
     /// The site in this slot.
@@ -201,6 +242,31 @@ impl Sites {
         let tenant = self.at(slot).tenant;
         self.seat(slot, Seat { tenant, limits: None, dscp: Dscp::Zero });
         *self.at_mut(slot) = Site::new(tenant);
+    }
+
+    /// The lanes of a trunk, and what it carries of each tenant, are this from now on. What it no longer carries has no way.
+    pub fn join(&mut self, trunk: &Arc<Trunk>) {
+        self.trunks = true;
+        let before = trunk.lanes.first().and_then(|lane| match &self.at(*lane).kind {
+            Kind::Lane(before) => Some(before.clone()),
+            Kind::Site | Kind::Access(_) | Kind::Carried(..) => None,
+        });
+        for (slot, of) in before.iter().flat_map(|before| before.carried.values().map(move |slot| (*slot, before))) {
+            // Unless it is somebody else's by now.
+            if matches!(&self.at(slot).kind, Kind::Carried(_, trunk) if Arc::ptr_eq(trunk, of)) {
+                self.at_mut(slot).kind = Kind::Site;
+            }
+        }
+        trunk.lanes.iter().for_each(|lane| self.at_mut(*lane).kind = Kind::Lane(trunk.clone()));
+        for (tenant, slot) in &trunk.carried {
+            self.at_mut(*slot).kind = Kind::Carried(*tenant, trunk.clone());
+        }
+    }
+
+    /// Whether there are trunks.
+    #[inline]
+    pub fn have_trunks(&self) -> bool {
+        self.trunks
     }
 
     /// Holds the packets of sites, by slot, to rates.

@@ -38,19 +38,22 @@ impl Shelf {
     ///
     /// A full shelf costs one scan of at most [`IN_ALL`] packets; only a site without a session can cause it.
     pub fn park(&mut self, packet: Packet, sites: &mut Sites) -> Option<Packet> {
-        let tenant = sites.at(packet.to).tenant;
+        // Nobody's are only what a hub says by a lane.
+        let parked = |this: &Self| packet.tenant.map_or(0, |tenant| this.tenants[tenant.index()]);
         let evicted = if sites.at(packet.to).staged >= PER_SITE {
             let to = packet.to;
             self.take_first(sites, |p| p.to == to)
-        } else if self.tenants[tenant.index()] >= PER_TENANT {
-            self.take_first(sites, |p| p.tenant == Some(tenant))
+        } else if parked(self) >= PER_TENANT {
+            self.take_first(sites, |p| p.tenant == packet.tenant)
         } else if self.packets.len() >= IN_ALL {
             self.take_first(sites, |_| true)
         } else {
             None
         };
         sites.at_mut(packet.to).staged += 1;
-        self.tenants[tenant.index()] += 1;
+        if let Some(tenant) = packet.tenant {
+            self.tenants[tenant.index()] += 1;
+        }
         self.packets.push(packet);
         evicted
     }

@@ -1,9 +1,37 @@
-//! What hubs carry for each other, as a worker knows it.
+//! The stages of the journey for packets that come from, or go to, another hub, tagged; and what of that a worker knows.
+//!
+//! ```text
+//! admit -> open -> untag -> check -> filter -> route -> part -> police -> adapt -> tag -> seal -> address -> dispatch
+//! ```
+//!
+//! 1. `untag`: whose a packet is that came by a lane. From here on it is from what the trunk carries of this tenant, an end as any
+//!    other. What the other hub says itself goes to control.
+//! 2. `part`: what came by a trunk does not leave by one, unless it may pass through.
+//! 3. `tag`: what goes to such an end goes by a lane, all packets of a flow by the same one. The tag itself is written when the packet is
+//!    sealed, so that one that waits for a session can still take another lane.
+//!
+//! A hub without trunks passes each of these stages by one comparison a batch.
 
 use crate::config::LANES_MAX;
-use ahash::AHashMap;
+use crate::packet::{BATCH, Batch, Packet, Verdict};
+use crate::sites::{Kind, Site};
+use crate::staging::PER_SITE;
+use crate::worker::{Journey, rejected};
+use crate::xsk::{Frame, HEADROOM};
+use ahash::{AHashMap, AHashSet};
 use arrayvec::ArrayVec;
-use wire::{SiteSlot, TenantId};
+use crypto::message::DATA_HEADER;
+use crypto::{Session, Time};
+use std::net::IpAddr;
+use std::sync::Arc;
+use wire::geneve::{self, Payload};
+use wire::{DropReason, PortIndex, SiteSlot, TenantId, ethernet, icmp, ipv6, udp};
+
+// What goes by a trunk has the most in front of it: an outer fragment's header too.
+const _: () = {
+    let outer = ethernet::HEADER + ipv6::HEADER + ipv6::FRAGMENT_HEADER + udp::HEADER;
+    assert!(outer + DATA_HEADER + geneve::HEADER <= HEADROOM);
+};
 
 /// A trunk, as workers need it: replaced as a whole when anything of it changes.
 #[derive(Debug, Default)]
@@ -15,9 +43,162 @@ pub struct Trunk {
     /// The end that this trunk is to each tenant that it may carry.
     pub carried: AHashMap<TenantId, SiteSlot>,
     /// The tenants that this hub has, but that this trunk may not carry, are told apart from those that it has not.
-    pub denied: ahash::AHashSet<TenantId>,
+    pub denied: AHashSet<TenantId>,
     /// What comes by it may leave by another trunk.
     pub transit: bool,
     /// The longest inner packet that fits every lane that is up, if the way is open.
     pub payload_max: Option<u16>,
+}
+
+impl Trunk {
+    /// The lane of a flow, by its number ([`wire::spread`]): the same as long as that lane is up, whatever becomes of the others.
+    #[inline]
+    pub fn lane(&self, flow: u32) -> Option<SiteSlot> {
+        let pick =
+            |lanes: &[SiteSlot], flow: u32| lanes.get((u64::from(flow) * lanes.len() as u64 >> 32) as usize).copied();
+        let own = pick(&self.lanes, flow)?;
+        if self.live.len() == self.lanes.len() || self.live.is_empty() || self.live.contains(&own) {
+            return Some(own);
+        }
+        // The upper half has said which lane it was, and would say the same for all of its flows.
+        pick(&self.live, flow.rotate_left(16))
+    }
+}
+
+/// A first look at a message of a trunk's session: its counter, and that the trunk is known here already.
+pub(crate) fn look(session: &Session, lane: &Site, counter: u64) -> Result<(), DropReason> {
+    match lane.kind {
+        Kind::Lane(_) => session.look(counter).map_err(rejected),
+        Kind::Site | Kind::Access(_) | Kind::Carried(..) => Err(DropReason::SessionUnknown),
+    }
+}
+
+/// The tag goes in front of a packet for `end`.
+pub(crate) fn put_tag(frame: &mut Frame, end: &Site) {
+    let payload = Payload::of(frame.bytes()).unwrap_or(Payload::Ipv4);
+    frame.uncover(geneve::HEADER);
+    let Some((header, _)) = frame.bytes_mut().split_first_chunk_mut() else { unreachable!("its room") };
+    match end.kind {
+        Kind::Carried(tenant, _) => geneve::Fields { tenant, payload }.emit(header),
+        Kind::Site | Kind::Access(_) | Kind::Lane(_) => unreachable!("tagged for it"),
+    }
+}
+
+impl Journey {
+    /// What came by a lane: whose it is, by its tag.
+    pub(crate) fn untag(&mut self, batch: &mut Batch, now: Time) {
+        if !self.sites.have_trunks() {
+            return;
+        }
+        for packet in batch.iter_mut().filter(|p| p.goes_on() && p.tenant.is_none()) {
+            let Kind::Lane(trunk) = &self.sites.at(packet.from).kind else { unreachable!("admitted as one") };
+            let Ok(tag) = geneve::View::parse(packet.frame.bytes()) else {
+                packet.drop(DropReason::TrunkTagMalformed);
+                continue;
+            };
+            if tag.kind() == Payload::Control {
+                let says = !tag.payload().is_empty();
+                packet.frame.trim_front(geneve::HEADER);
+                packet.verdict = if says { Verdict::Message } else { Verdict::Drop(DropReason::TrunkControl) };
+                continue;
+            }
+            let Some(end) = trunk.carried.get(&tag.tenant()).copied() else {
+                let denied = trunk.denied.contains(&tag.tenant());
+                packet.drop(if denied { DropReason::TrunkTenantDenied } else { DropReason::TrunkTenantUnknown });
+                continue;
+            };
+            let site = self.sites.at(end);
+            // Else somebody else has the slot, or will have: the tenant is gone.
+            if !matches!(site.kind, Kind::Carried(tenant, _) if tenant == tag.tenant()) {
+                packet.drop(DropReason::TrunkTenantUnknown);
+                continue;
+            }
+            (packet.tenant, packet.from) = (Some(site.tenant), end);
+            packet.frame.trim_front(geneve::HEADER);
+            self.count_arrived(packet, now);
+            self.rows.site(end).data_received_at.set(now.0);
+        }
+    }
+
+    /// Why a packet may not have this source, which the routes have elsewhere. None: it may, since the other hub reports an error with it,
+    /// by the address that hubs have to this tenant. Nobody could trace a route, or learn what fits, if that were refused.
+    #[cold]
+    pub(crate) fn foreign(&mut self, packet: &Packet, source: IpAddr) -> Option<DropReason> {
+        let Kind::Carried(..) = self.sites.at(packet.from).kind else { return Some(DropReason::SourceNotAllowed) };
+        let version = if source.is_ipv4() { 4 } else { 6 };
+        let hub = packet.tenant.and_then(|tenant| self.tenants.at_mut(tenant).hub_address(version));
+        let reports = hub == Some(source) && icmp::is_error(packet.frame.bytes());
+        (!reports).then_some(DropReason::TrunkSource)
+    }
+
+    /// Split horizon: what came by a trunk leaves by one only if the one that it came by may be passed through.
+    pub(crate) fn part(&mut self, batch: &mut Batch) {
+        if !self.sites.have_trunks() {
+            return;
+        }
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            let (from, to) = (&self.sites.at(packet.from).kind, &self.sites.at(packet.to).kind);
+            if let (Kind::Carried(_, by), Kind::Carried(..)) = (from, to)
+                && !by.transit
+            {
+                packet.drop(DropReason::SplitHorizon);
+            }
+        }
+    }
+
+    /// A lane for each packet that a trunk carries.
+    pub(crate) fn tag(&mut self, batch: &mut Batch) {
+        if !self.sites.have_trunks() {
+            return;
+        }
+        for packet in batch.iter_mut().filter(|p| p.goes_on()) {
+            // What goes to a lane already had waited there, or is nobody's.
+            let Kind::Carried(tenant, trunk) = &self.sites.at(packet.to).kind else { continue };
+            match trunk.lane(wire::spread(packet.frame.bytes(), tenant.as_u32())) {
+                Some(lane) => (packet.tagged, packet.to) = (Some(packet.to), lane),
+                None => packet.drop(DropReason::SiteNoEndpoint),
+            }
+        }
+    }
+
+    /// A frame is ready to leave by a lane.
+    pub(crate) fn count_by_lane(&self, packet: &Packet, now: Time) {
+        let row = self.rows.site(packet.to);
+        row.any_sent_at.set(now.0);
+        row.tx_outer_bytes.add(packet.frame.len() as u64);
+        if packet.inner_len == 0 {
+            row.tx_keepalives.add(1);
+        } else {
+            row.tx_packets.add(1);
+            row.data_sent_at.set(now.0);
+        }
+    }
+
+    /// What a trunk is from now on. What waits for a lane that is down takes another.
+    pub(crate) fn join(&mut self, trunk: &Arc<Trunk>, now: Time) {
+        self.sites.join(trunk);
+        if trunk.live.is_empty() {
+            return;
+        }
+        const { assert!(PER_SITE as usize <= BATCH, "all that waits for one lane is one batch") };
+        for lane in trunk.lanes.iter().filter(|lane| !trunk.live.contains(lane)) {
+            let mut batch: Batch = std::iter::from_fn(|| self.shelf.take(*lane, &mut self.sites)).collect();
+            for packet in &mut batch {
+                packet.to = packet.tagged.take().unwrap_or(packet.to);
+            }
+            self.send(&mut batch, now);
+            self.show_staged(*lane);
+        }
+    }
+
+    /// A message of control's for the other hub, if the lane has a session now.
+    pub(crate) fn tell_hub(&mut self, lane: SiteSlot, message: &[u8], now: Time) {
+        if self.sites.at(lane).sending.as_ref().is_none_or(|session| session.expired(now)) {
+            return;
+        }
+        self.rows.turns.generated.add(1);
+        let Some(mut packet) = self.fresh(PortIndex(0), message) else { return };
+        (packet.to, packet.inner_len) = (lane, message.len() as u16);
+        self.send(&mut Batch::from_iter([packet]), now);
+    }
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What a tenant's servers send and get in the clear, by VLAN, goes the same way, with `enter` in place of `open`, a gateway's `visit`
-//! after `route`, and `deliver` in place of `seal` and `address` ([`crate::access`]).
+//! after `route`, and `deliver` in place of `seal` and `address` ([`crate::access`]). What hubs carry for each other has `untag` after
+//! `open`, `part` after `route`, and `tag` before `seal` ([`crate::trunk`]).
 //!
 //! A stage takes a batch and leaves a verdict on every packet; it does no I/O. [`Worker`] alone touches sockets, so that the
 //! whole journey runs in a test, a fuzz target and a bench without one.
@@ -27,17 +28,18 @@ use crate::sites::{Sessions, Sites};
 use crate::staging::Shelf;
 use crate::team::Team;
 use crate::tenants::Tenants;
+use crate::trunk;
 use crate::xsk::{Frame, Umem};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
 use crypto::aead::{Backend, OpenJob, SealJob, TAG};
 use crypto::message::{self, DATA_HEADER, Kind};
-use crypto::{Time, replay};
+use crypto::{Protocol, Time, replay};
 use stats::Rows;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wire::icmp::{self, Answer};
-use wire::{DropReason, Ecn, Endpoints, Inner, Outer, SiteSlot, TenantSlot, ecn, is_martian, tcp};
+use wire::{DropReason, Ecn, Endpoints, Inner, Outer, SiteSlot, ecn, is_martian, tcp};
 
 /// One core's work: ports for I/O, and the journey between them.
 pub struct Worker {
@@ -192,10 +194,12 @@ impl Journey {
     pub fn relay(&mut self, batch: &mut Batch, now: Time) {
         self.admit(batch, now);
         self.open(batch, now);
+        self.untag(batch, now); // what came by a trunk: trunk.rs
         self.enter(batch, now); // what came in the clear: access.rs
         self.check(batch);
         self.filter(batch); // the tenant's own rules: policy.rs
         self.route(batch);
+        self.part(batch); // from trunk to trunk, or not: trunk.rs
         self.visit(batch, now); // as a gateway: access.rs
         self.police(batch, now); // the rates of the contract: policy.rs
         self.adapt(batch, now);
@@ -204,6 +208,7 @@ impl Journey {
 
     /// The last stages, also for packets that begin or go on here: around each comes what its end needs.
     pub fn go_on(&mut self, batch: &mut Batch, now: Time) {
+        self.tag(batch); // towards another hub: trunk.rs
         self.deliver(batch, now); // towards a host: access.rs
         let too_long = self.seal(batch, now);
         self.address(batch, now);
@@ -232,9 +237,9 @@ impl Journey {
                 }
             };
             let datagram = &packet.frame.bytes()[outer.payload.clone()];
-            match message::kind(datagram) {
-                Some(Kind::Data) => {}
-                Some(Kind::Initiation | Kind::Response | Kind::Cookie) => {
+            let protocol = match Protocol::recognise(datagram) {
+                Some((protocol, Kind::Data)) => protocol,
+                Some((_, Kind::Initiation | Kind::Response | Kind::Cookie)) => {
                     packet.verdict = Verdict::Control;
                     continue;
                 }
@@ -242,13 +247,13 @@ impl Journey {
                     packet.drop(DropReason::OuterNotWireguard);
                     continue;
                 }
-            }
-            let Some((index, counter)) = message::parse_data(datagram) else { unreachable!("it is of the kind") };
-            let session = match self.sessions.find(index) {
+            };
+            let Some((index, counter)) = protocol.parse_data(datagram) else { unreachable!("it is of the kind") };
+            let session = match self.sessions.of(protocol, index) {
                 Some(session) => session,
                 None => {
                     self.learn();
-                    let Some(session) = self.sessions.find(index) else {
+                    let Some(session) = self.sessions.of(protocol, index) else {
                         packet.drop(DropReason::SessionUnknown);
                         continue;
                     };
@@ -257,14 +262,18 @@ impl Journey {
             };
             let slot = SiteSlot(session.owner());
             let site = self.sites.at(slot);
-            packet.tenant = Some(site.tenant);
+            packet.tenant = (protocol == Protocol::WireGuard).then_some(site.tenant); // else its tag will tell
             (packet.from, packet.index, packet.counter) = (slot, index, counter);
             if session.expired(now) {
                 packet.drop(DropReason::SessionExpired);
                 continue;
             }
-            if let Err(reject) = session.window().look(counter) {
-                packet.drop(rejected(reject));
+            let looked = match protocol {
+                Protocol::WireGuard => session.window().look(counter).map_err(rejected),
+                Protocol::Trunk => trunk::look(session, site, counter),
+            };
+            if let Err(reason) = looked {
+                packet.drop(reason);
                 continue;
             }
             if site.way.ends != Some(outer.ends) {
@@ -274,7 +283,7 @@ impl Journey {
             packet.ecn = outer.ecn;
             // Ethernet pads short frames, and the WireGuard message ends where UDP says.
             packet.frame.resize(outer.payload.end);
-            packet.frame.trim_front(outer.payload.start + DATA_HEADER);
+            packet.frame.trim_front(outer.payload.start);
         }
     }
 
@@ -283,8 +292,11 @@ impl Journey {
         let mut jobs = ArrayVec::<OpenJob<'_>, BATCH>::new();
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let Some(session) = self.sessions.find(packet.index) else { unreachable!("admitted in this batch") };
-            let (key, data) = (session.open_key(), packet.frame.bytes_mut());
-            jobs.push(OpenJob { key, counter: packet.counter, aad: &[], data, verified: false });
+            let Some((header, data)) = packet.frame.bytes_mut().split_first_chunk_mut() else {
+                unreachable!("its header")
+            };
+            let (key, aad) = (session.open_key(), session.protocol().aad(header));
+            jobs.push(OpenJob { key, counter: packet.counter, aad, data, verified: false });
         }
         self.aead.open_batch(&mut jobs);
         let verified: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.verified).collect();
@@ -309,6 +321,7 @@ impl Journey {
                     Some((packet.index, packet.counter))
                 }
             };
+            packet.frame.trim_front(DATA_HEADER);
             packet.frame.resize(packet.frame.len() - TAG);
             self.heard(packet, now);
         }
@@ -325,12 +338,11 @@ impl Journey {
 
     /// The site of an authenticated packet is alive: account for it, and tell control what it can't know.
     fn heard(&mut self, packet: &mut Packet, now: Time) {
-        let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
-        self.count_arrived(packet, tenant, now);
-        let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
+        self.count_arrived(packet, now);
+        let row = self.rows.site(packet.from);
         if packet.frame.is_empty() {
             row.rx_keepalives.add(1);
-            volume.rx_keepalives.add(1);
+            packet.tenant.iter().for_each(|tenant| self.rows.volume(*tenant).rx_keepalives.add(1));
             packet.verdict = Verdict::Keepalive;
         } else {
             row.data_received_at.set(now.0);
@@ -368,8 +380,10 @@ impl Journey {
                 continue;
             }
             let Some(tenant) = packet.tenant else { unreachable!("an opened packet has a tenant") };
-            if !self.tables.source_allowed(tenant, packet.from, inner.source) {
-                packet.drop(DropReason::SourceNotAllowed);
+            if !self.tables.source_allowed(tenant, packet.from, inner.source)
+                && let Some(reason) = self.foreign(packet, inner.source)
+            {
+                packet.drop(reason);
                 continue;
             }
             let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
@@ -459,9 +473,11 @@ impl Journey {
                     continue;
                 }
             };
-            let sealed = message::padded_len(packet.inner_len as usize, path.payload_max as usize) + TAG;
+            let (tag, plain_max) = (packet.tag_len(), path.payload_max as usize + site.tag_len());
+            let plain = packet.inner_len as usize + tag;
+            let sealed = message::padded_len(plain, plain_max) - tag + TAG;
             // Padding may make a packet longer than it came: one from beyond the port's MTU could leave its chunk.
-            let longer = packet.inner_len > path.payload_max;
+            let longer = plain > plain_max;
             if (longer && !self.must_pass(packet)) || sealed > packet.frame.len() + packet.frame.tailroom() {
                 packet.drop(DropReason::TooLarge);
                 continue;
@@ -478,19 +494,23 @@ impl Journey {
         for run in batch.chunk_by_mut(|a, b| a.to == b.to) {
             let going = run.iter().filter(|p| p.goes_on()).count();
             let Some(session) = self.sites.at(run[0].to).sending.as_ref().filter(|_| going > 0) else { continue };
-            let (index, mut counters) = (session.remote_index(), session.reserve(going as u32));
+            let (index, protocol) = (session.remote_index(), session.protocol());
+            let mut counters = session.reserve(going as u32);
             for packet in run.iter_mut().filter(|p| p.goes_on()) {
                 let Some(counter) = counters.next() else {
                     packet.drop(DropReason::NonceLimit);
                     used_up = true;
                     continue;
                 };
+                if let Some(end) = packet.tagged {
+                    trunk::put_tag(&mut packet.frame, self.sites.at(end));
+                }
                 packet.frame.uncover(DATA_HEADER);
                 let Some((header, data)) = packet.frame.bytes_mut().split_first_chunk_mut() else {
                     unreachable!("its room")
                 };
-                *header = message::data_header(index, counter);
-                jobs.push(SealJob { key: session.seal_key(), counter, aad: &[], data });
+                *header = protocol.data_header(index, counter);
+                jobs.push(SealJob { key: session.seal_key(), counter, aad: protocol.aad(header), data });
             }
         }
         self.aead.seal_batch(&mut jobs);
@@ -520,19 +540,26 @@ impl Journey {
 
     /// A frame of this end has come, and is authentic or in its VLAN.
     #[inline]
-    pub(crate) fn count_arrived(&self, packet: &Packet, tenant: TenantSlot, now: Time) {
-        let (row, volume) = (self.rows.site(packet.from), self.rows.volume(tenant));
+    pub(crate) fn count_arrived(&self, packet: &Packet, now: Time) {
+        let row = self.rows.site(packet.from);
         row.any_received_at.set(now.0);
         row.rx_outer_packets.add(1);
-        volume.rx_outer_packets.add(1);
         row.rx_outer_bytes.add(packet.outer_len as u64);
+        let Some(tenant) = packet.tenant else { return };
+        let volume = self.rows.volume(tenant);
+        volume.rx_outer_packets.add(1);
         volume.rx_outer_bytes.add(packet.outer_len as u64);
     }
 
     /// A whole frame is ready to leave for its end.
     #[inline]
     pub(crate) fn count_left(&self, packet: &Packet, now: Time) {
-        let (row, volume) = (self.rows.site(packet.to), self.rows.volume(self.sites.at(packet.to).tenant));
+        let end = packet.tagged.unwrap_or(packet.to);
+        if packet.tagged.is_some() || packet.tenant.is_none() {
+            self.count_by_lane(packet, now);
+        }
+        let Some(tenant) = packet.tenant else { return };
+        let (row, volume) = (self.rows.site(end), self.rows.volume(tenant));
         row.any_sent_at.set(now.0);
         row.tx_outer_bytes.add(packet.frame.len() as u64);
         volume.tx_outer_bytes.add(packet.frame.len() as u64);
@@ -562,7 +589,7 @@ impl Journey {
                 Verdict::Told => self.rows.turns.to_control.add(1),
                 Verdict::Counted => {}
                 Verdict::Keepalive => self.rows.turns.keepalives.add(1),
-                Verdict::Control => match self.mail.copy(packet.port, packet.frame.bytes()) {
+                Verdict::Control | Verdict::Message => match self.mail.copy(packet.source(), packet.frame.bytes()) {
                     true => self.rows.turns.to_control.add(1),
                     false => self.count_drop(&packet, DropReason::ControlBusy),
                 },
@@ -619,7 +646,7 @@ impl Journey {
     }
 }
 
-fn rejected(reject: replay::Reject) -> DropReason {
+pub(crate) fn rejected(reject: replay::Reject) -> DropReason {
     match reject {
         replay::Reject::TooOld => DropReason::CounterTooOld,
         replay::Reject::Replayed => DropReason::CounterReplayed,

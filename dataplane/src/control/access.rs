@@ -4,7 +4,7 @@ use super::Control;
 use crate::access::Link;
 use crate::clock;
 use crate::config::Desired;
-use crate::mailbox::{Order, Parcel};
+use crate::mailbox::Order;
 use crate::neighbours::{Action, Claim, Key, Neighbours};
 use crate::seats::Seats;
 use ahash::AHashMap;
@@ -209,11 +209,10 @@ impl Control {
         self.say(slot, station, ethernet::IPV6, &tell.bytes());
     }
 
-    /// A parcel from an access end. `None`: it is none.
-    pub(super) fn hear_access(&mut self, parcel: &Parcel) -> Option<Result<(), DropReason>> {
-        let frame = parcel.frame();
+    /// A frame from an access end. `None`: it is none.
+    pub(super) fn hear_access(&mut self, port: PortIndex, frame: &[u8]) -> Option<Result<(), DropReason>> {
         let tagged = Tagged::parse(frame).ok()?;
-        let n = *self.ends.by_place.get(&(parcel.port, tagged.vlan))?;
+        let n = *self.ends.by_place.get(&(port, tagged.vlan))?;
         let end = &self.ends.all[n];
         let Ok((own_mac, _)) = end.link.state else { return Some(Err(DropReason::PortDown)) };
         if tagged.source == own_mac {

@@ -3,7 +3,7 @@
 use super::sites::fill_random;
 use super::{Control, Endpoint};
 use crate::clock;
-use crate::mailbox::{Order, Parcel};
+use crate::mailbox::{Order, Parcel, Source};
 use crate::reassembly::Outcome;
 use crypto::HandshakeError;
 use crypto::cookie::Verdict;
@@ -25,7 +25,11 @@ impl Control {
     /// A parcel of a worker: a handshake message, or a fragment.
     pub(super) fn receive(&mut self, worker: usize, parcel: &Parcel) {
         let frame = parcel.frame();
-        if let Some(heard) = self.hear_access(parcel) {
+        let port = match parcel.from {
+            Source::Port(port) => port,
+            Source::Lane(_) => return self.figures.drops.count(DropReason::TrunkControl, frame.len()),
+        };
+        if let Some(heard) = self.hear_access(port, frame) {
             if let Err(reason) = heard {
                 self.figures.drops.count(reason, frame.len());
             }
@@ -34,13 +38,13 @@ impl Control {
         match Outer::parse(frame) {
             Ok(outer) => {
                 let datagram = &frame[outer.payload.clone()];
-                if let Err(reason) = self.handshake(worker, parcel, &outer, datagram) {
+                if let Err(reason) = self.handshake(worker, (port, frame), &outer, datagram) {
                     self.figures.drops.count(reason, frame.len());
                 }
             }
             Err(Malformed::Fragment) => match self.reassembly.push(frame, clock::now().0) {
                 Outcome::Complete(whole) if self.is_data(&whole) => {
-                    self.workers[worker].0.send(Order::Reassembled(parcel.port, whole));
+                    self.workers[worker].0.send(Order::Reassembled(port, whole));
                 }
                 // What XDP limits by its kind must not come in by another door.
                 Outcome::Complete(whole) => self.figures.drops.count(DropReason::FragmentUseless, whole.len()),
@@ -65,7 +69,13 @@ impl Control {
         self.loaded_until = self.loaded_until.max(clock::now() + FLOODED_FOR);
     }
 
-    fn handshake(&mut self, worker: usize, parcel: &Parcel, outer: &Outer, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handshake(
+        &mut self,
+        worker: usize,
+        frame: (PortIndex, &[u8]),
+        outer: &Outer,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
         let now = clock::now();
         let kind = message::kind(datagram).ok_or(DropReason::OuterNotWireguard)?;
         if self.workers[worker].0.parcels_waiting() >= LOADED {
@@ -81,7 +91,7 @@ impl Control {
                 Verdict::Pass => {}
                 Verdict::Answer(cookie) => {
                     self.figures.hub.cookies_sent.add(1);
-                    self.mirror(parcel.port, parcel.frame(), outer, &cookie);
+                    self.mirror(frame, outer, &cookie);
                     return Err(DropReason::HandshakeCookieSent);
                 }
             }
@@ -98,7 +108,7 @@ impl Control {
                 let site = &self.sites[slot.index()];
                 let elsewhere = site.endpoint.is_some_and(|known| known.remote != endpoint.remote);
                 if result.is_ok() && elsewhere && !site.proven {
-                    self.answer_there(parcel, outer, slot, actions);
+                    self.answer_there(frame, outer, slot, actions);
                     return Ok(());
                 }
                 self.heard_handshake(slot, endpoint, result, actions)
@@ -141,17 +151,17 @@ impl Control {
 
     /// An initiation that is authentic, from elsewhere than its site was, and may be a copy of one that the hub took before it
     /// was killed: it is answered where it came from, and the site moves once data comes from there, which nobody can copy.
-    fn answer_there(&mut self, parcel: &Parcel, outer: &Outer, slot: SiteSlot, actions: Vec<Action>) {
+    fn answer_there(&mut self, frame: (PortIndex, &[u8]), outer: &Outer, slot: SiteSlot, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Send(response) => self.mirror(parcel.port, parcel.frame(), outer, &response),
+                Action::Send(response) => self.mirror(frame, outer, &response),
                 other => self.carry_out(slot, vec![other]),
             }
         }
     }
 
     /// Sends a message back the way one came: who sent it is not known for sure, and is not worth a look at the routes.
-    fn mirror(&mut self, port: PortIndex, frame: &[u8], outer: &Outer, message: &Outgoing) {
+    fn mirror(&mut self, (port, frame): (PortIndex, &[u8]), outer: &Outer, message: &Outgoing) {
         let Ok(ethernet) = wire::ethernet::View::parse(frame) else { return };
         let template = Template::new(&wire::Path {
             source_mac: ethernet.destination(),
