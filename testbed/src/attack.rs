@@ -37,7 +37,10 @@ pub struct Message {
     pub place: Range<usize>,
 }
 
-/// The WireGuard message in an Ethernet frame to or from a hub's UDP port, if it is one.
+/// Lanes of trunks that any hub here has: each has a port of its own behind the sites'.
+const LANES: u16 = 4;
+
+/// The message of WireGuard or of a trunk in an Ethernet frame to or from a hub's UDP port, if it is one.
 pub fn message(frame: &[u8]) -> Option<Message> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     let (source, destination): (IpAddr, IpAddr) = match packet.net? {
@@ -47,7 +50,8 @@ pub fn message(frame: &[u8]) -> Option<Message> {
     };
     let Some(TransportSlice::Udp(udp)) = packet.transport else { return None };
     let (from, to) = (udp.source_port(), udp.destination_port());
-    if from != HUB_PORT && to != HUB_PORT {
+    let of_hub = HUB_PORT..HUB_PORT + LANES;
+    if !of_hub.contains(&from) && !of_hub.contains(&to) {
         return None;
     }
     let payload = udp.payload();

@@ -84,7 +84,8 @@ impl Backbone {
             let next = worlds[0].beside(lab, number)?;
             worlds.push(next);
         }
-        let settings = vec![Settings::default(); hubs];
+        // One worker each: together they have no more cores than one of them alone would.
+        let settings = (0..hubs).map(|hub| Settings { cores: Some(vec![hub % 2]), ..Settings::default() }).collect();
         let sites = (0..hubs).map(|_| Vec::new()).collect();
         let servers = (0..hubs).map(|_| Vec::new()).collect();
         Ok(Self { worlds, settings, sites, servers, hubs: Vec::new(), lans: Vec::new() })

@@ -4,11 +4,12 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::client::Site;
+use crate::wait::{until, until_true};
 
 /// Begins every payload. It is inside a tunnel or nowhere: whoever sees it outside has found a leak.
 pub const MARK: &[u8] = b"ekiden inner packet, never seen outside a tunnel";
@@ -85,6 +86,33 @@ impl Load {
     /// Holds it back, or lets it go on.
     pub fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// Holds all of these back and waits until nothing is under way any more: how many of each were lost so far.
+    pub fn lost(loads: &[Self]) -> Result<Vec<u64>> {
+        loads.iter().for_each(|load| load.hold(true));
+        let counts = || -> Vec<_> { loads.iter().map(|load| (load.received(), load.sent())).collect() };
+        let (mut last, mut since) = (counts(), Instant::now());
+        until("what is under way arrives", || {
+            let now = counts();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            let all = last.iter().all(|(received, sent)| received == sent);
+            let quiet = Duration::from_millis(if all { 100 } else { 1000 });
+            Ok((since.elapsed() > quiet)
+                .then(|| last.iter().map(|(received, sent)| sent.saturating_sub(*received)).collect()))
+        })
+    }
+
+    /// Lets all of these go on, and waits until so many more of each have arrived.
+    pub fn must_flow(loads: &[Self], count: u64) -> Result<()> {
+        let before: Vec<u64> = loads.iter().map(Self::received).collect();
+        loads.iter().for_each(|load| load.hold(false));
+        let all = || loads.iter().zip(&before).all(|(load, before)| load.received() >= before + count);
+        let arrived = until_true("packets arrive", || Ok(all()));
+        arrived
+            .with_context(|| format!("{before:?}, and now {:?}", loads.iter().map(Self::received).collect::<Vec<_>>()))
     }
 
     /// Datagrams that have left.
