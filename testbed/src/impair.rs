@@ -1,7 +1,7 @@
 //! A bad path: a wire that loses, doubles, delays and reorders what passes, as a seed says. Not every kernel has netem.
 //!
 //! ```text
-//!   a host's w0 ---- p0 ||this|| p1 ---- the router's s1
+//!   a host's w0, or a hub's d0 ---- p0 ||this|| p1 ---- the router's s1, or h0
 //! ```
 
 use std::cmp::Reverse;
@@ -70,11 +70,20 @@ pub struct Impairment {
 impl Impairment {
     /// Cuts the wire between a host and the router, and puts itself in between. To be done before anything runs there.
     pub fn cut(lab: &mut Lab, world: &World, host: &Host) -> Result<Self> {
-        let path = lab.namespace(&format!("path-{}", host.uplink))?;
-        let ends = [(&host.namespace, "w0", "p0"), (&world.inet, &*host.uplink, "p1")];
+        Self::between(lab, world, (&host.namespace, "w0"), &host.uplink)
+    }
+
+    /// The same between a hub and the router.
+    pub fn before_hub(lab: &mut Lab, world: &World) -> Result<Self> {
+        Self::between(lab, world, (&world.hub, "d0"), &world.uplink)
+    }
+
+    fn between(lab: &mut Lab, world: &World, end: (&Namespace, &str), uplink: &str) -> Result<Self> {
+        let path = lab.namespace(&format!("path-{uplink}"))?;
+        let ends = [(end.0, end.1, "p0"), (&world.inet, uplink, "p1")];
         let before: Vec<_> = ends.iter().map(|(end, interface, _)| settings(end, interface)).collect::<Result<_>>()?;
         // With one end goes the other.
-        host.namespace.ip("link del w0")?;
+        end.0.ip(&format!("link del {}", end.1))?;
         for ((end, interface, near), settings) in ends.into_iter().zip(before) {
             lab.wire((end, interface), (&path, near), 1)?;
             settings.iter().try_for_each(|words| end.ip(words))?;

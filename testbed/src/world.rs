@@ -30,6 +30,8 @@ pub struct World {
     /// The router between the hubs and their sites: `h0` and `h1` towards the hub, `s1` and so on towards the sites; `h2` and so on towards
     /// further hubs.
     pub inet: Namespace,
+    /// The router's interface towards the hub's `d0`.
+    pub uplink: String,
     /// The hub's key pair.
     pub key: KeyPair,
     /// The hub's addresses at `d0`.
@@ -75,7 +77,15 @@ impl World {
         hub.ip("route add default via 192.0.2.254 dev d0")?;
         hub.ip("-6 route add default via 2001:db8::fe dev d0")?;
         let key = KeyPair::new(lab.directory(), "hub")?;
-        Ok(Self { name: "hub".into(), hub, inet, key, address: (HUB_V4, HUB_V6), hosts: Rc::default() })
+        Ok(Self {
+            name: "hub".into(),
+            hub,
+            inet,
+            uplink: "h0".into(),
+            key,
+            address: (HUB_V4, HUB_V6),
+            hosts: Rc::default(),
+        })
     }
 
     /// Another hub at the same router, by a number from 2 to 15: the network around it.
@@ -91,7 +101,8 @@ impl World {
         hub.ip(&format!("route add default via {} dev d0", v4(14)))?;
         hub.ip(&format!("-6 route add default via {} dev d0", v6(0xfe)))?;
         let key = KeyPair::new(lab.directory(), &name)?;
-        Ok(Self { name, hub, inet: self.inet.clone(), key, address: (v4(1), v6(1)), hosts: self.hosts.clone() })
+        let (inet, hosts) = (self.inet.clone(), self.hosts.clone());
+        Ok(Self { name, hub, inet, uplink, key, address: (v4(1), v6(1)), hosts })
     }
 
     /// Where the hub hears what is sent by IPv4 or IPv6 to a lane of its trunks; sites use the port of the first.
