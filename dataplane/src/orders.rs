@@ -82,10 +82,10 @@ impl Journey {
 
     /// Whoever was in these slots is gone, and what waits for him too.
     fn vacate(&mut self, vacant: &Vacant) {
-        for site in &vacant.sites {
-            self.give_up(*site);
-            self.sites.vacate(*site);
-            self.rows.clear_site(*site);
+        for end in vacant.ends() {
+            self.give_up(end);
+            self.sites.vacate(end);
+            self.rows.clear_site(end);
         }
         vacant.tenants.iter().for_each(|tenant| self.rows.clear_tenant(*tenant));
         vacant.rules.iter().cloned().flatten().for_each(|rule| self.rows.clear_rule(rule));

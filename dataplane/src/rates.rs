@@ -79,11 +79,15 @@ impl Contracts {
             (slot, Seat { tenant, limits: self.of_end(ids[&tenant], None), dscp: config::Dscp::Zero })
         };
         let access: Vec<_> = seats.ends(desired).map(of_access).collect();
-        sites.into_iter().chain(access)
+        let of_trunk = |(slot, tenant, _, of, _): (_, _, usize, &Tenant, &config::Trunk)| {
+            (slot, Seat { tenant, limits: self.of_end(of.id, None), dscp: of.dscp })
+        };
+        let carried: Vec<_> = seats.all_carried(desired).map(of_trunk).collect();
+        sites.into_iter().chain(access).chain(carried)
     }
 
     /// What an end of a tenant is held to, and none if to nothing: a site to its own rates, with buckets that are new, and to its
-    /// tenant's. An access end has none of its own. Clones share the buckets.
+    /// tenant's. Access ends, and what trunks carry, have none of their own. Clones share the buckets.
     pub fn of_end(&self, tenant: TenantId, own: Option<&Rates>) -> Option<Limits> {
         let own = own.copied().unwrap_or_default();
         let mut limits =

@@ -341,7 +341,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let backend = crypto::aead::choose(&desired.hub.crypto);
     let workers: Vec<_> = cores.iter().copied().zip(chunks.iter().copied()).collect();
     let (segment, stats_file, short) = make_segment(&claim, &desired, &seats, &ports, &workers)?;
-    let tables = Arc::new(seats.tables(&desired));
+    let (tables, paths) = seats.tables(&desired);
+    let tables = Arc::new(tables);
     let contracts = Contracts::default().next(&desired);
     let all: Vec<(SiteSlot, Seat)> = contracts.seats(&seats, &desired).collect();
     let wake = Arc::new(tokio::sync::Notify::new());
@@ -423,6 +424,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             seats: Arc::new(seats),
             contracts: Arc::new(contracts),
             tables,
+            paths,
             stats_file,
             identity,
             steering,

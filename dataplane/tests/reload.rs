@@ -78,7 +78,8 @@ fn whoever_comes_into_a_slot_finds_nothing_of_who_was_there() {
     assert_eq!((hub.journey.shelf.len(), hub.drops()), (1, vec![(DropReason::NoRoute, 1)]));
     hub.journey.rows.rule(3).packets.add(5);
 
-    let mut told = Arc::new(Vacant { tenants: vec![tenant], sites: vec![site], rules: vec![2..3, 3..4] });
+    let mut told =
+        Arc::new(Vacant { tenants: vec![tenant], sites: vec![site], carried: vec![], rules: vec![2..3, 3..4] });
     hub.control.send(Order::Vacate(told.clone()));
     assert!(Arc::get_mut(&mut told).is_none(), "it is not done yet");
     obey(&mut hub);

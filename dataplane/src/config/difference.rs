@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::errors::{Errors, Origin, Problems};
-use super::{Desired, Tenant};
+use super::{Desired, Port, Tenant, Trunk};
 
-/// A new configuration beside an old one: who of the new one was there, and who of the old one is gone.
+/// A new configuration beside an old one: who of the new one was there, and who of the old one is gone. The trunks of both are the
+/// same, in the same order; whom they carry may be another.
 ///
 /// A tenant is known by its id, and a site by its tenant and its name: all else about them may change.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,18 +73,36 @@ fn whole_hub(old: &Desired, new: &Desired, problems: &Problems) {
             problems.add(&main, format!("{key} of {section} is another one; {RESTART}"));
         }
     }
-    let (places, gone) = places(&old.ports, &new.ports, |port| port.name.clone());
-    for (n, (place, port)) in places.into_iter().zip(&new.ports).enumerate() {
+    let name = |port: &Port| (port.name.to_string(), port.origin.clone());
+    all_stay("port", &old.ports, &new.ports, name, |old, new| old == new, (&main, problems));
+    let name = |trunk: &Trunk| (trunk.name.to_string(), trunk.origin.clone());
+    // Whom a trunk may carry changes with the tenants that there are.
+    let same = |old: &Trunk, new: &Trunk| *old == Trunk { carries: old.carries.clone(), ..new.clone() };
+    all_stay("trunk", &old.trunks, &new.trunks, name, same, (&main, problems));
+}
+
+/// Each is there as it was, in the same order.
+fn all_stay<T>(
+    noun: &str,
+    old: &[T],
+    new: &[T],
+    named: impl Fn(&T) -> (String, Origin),
+    same: impl Fn(&T, &T) -> bool,
+    (main, problems): (&Origin, &Problems),
+) {
+    let (places, gone) = places(old, new, |one| named(one).0);
+    for (n, (place, one)) in places.into_iter().zip(new).enumerate() {
         let what = match place {
-            None => "is new",
-            Some(place) if old.ports[place] != *port => "is configured otherwise",
-            Some(place) if place != n && gone.is_empty() => "stands in another place among the ports",
+            None => "is new".to_owned(),
+            Some(place) if !same(&old[place], one) => "is configured otherwise".to_owned(),
+            Some(place) if place != n && gone.is_empty() => format!("stands in another place among the {noun}s"),
             Some(_) => continue,
         };
-        problems.add(&port.origin, format!("port {:?} {what}; {RESTART}", port.name));
+        let (name, at) = named(one);
+        problems.add(&at, format!("{noun} {name:?} {what}; {RESTART}"));
     }
-    for place in gone {
-        problems.add(&main, format!("port {:?} is gone; {RESTART}", old.ports[place].name));
+    for (name, _) in gone.into_iter().map(|place| named(&old[place])) {
+        problems.add(main, format!("{noun} {name:?} is gone; {RESTART}"));
     }
 }
 

@@ -18,6 +18,10 @@ pub fn enter(directory: &mut Directory<'_>, desired: &Desired, seats: &Seats, po
     }
     seats.sites(desired).try_for_each(|(slot, tenant, _, site)| directory.site(slot, tenant, &site.name))?;
     seats.ends(desired).try_for_each(|(slot, tenant, _, access)| directory.access(slot, tenant, &access.name()))?;
+    seats.all_lanes(desired).try_for_each(|(slot, _, lane, trunk)| directory.lane(slot, &trunk.name, lane))?;
+    seats
+        .all_carried(desired)
+        .try_for_each(|(slot, tenant, .., trunk)| directory.carried(slot, tenant, &trunk.name))?;
     for (tenant, first, filter) in seats.filters(desired) {
         let rules = filter.rules.iter().map(|(name, rule)| (&**name, rule.action));
         for (row, (name, action)) in (first..).zip(rules.chain([(Filter::DEFAULT, filter.default)])) {

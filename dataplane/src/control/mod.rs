@@ -32,7 +32,7 @@ use crate::notify::Notify;
 use crate::rates::Contracts;
 use crate::reassembly::Reassembly;
 use crate::reserve::Reserved;
-use crate::seats::Seats;
+use crate::seats::{PathSpec, Seats};
 use crate::seccomp;
 use crate::state::{SaveError, State};
 use crate::underlay::{Change, Reach, Underlay};
@@ -77,6 +77,8 @@ pub struct Parts {
     pub contracts: Arc<Contracts>,
     /// Its routes, as the workers have them.
     pub tables: Arc<Tables>,
+    /// The prefixes in them that several ends lead to.
+    pub paths: Vec<PathSpec>,
     /// What is handed out to readers of the statistics.
     pub stats_file: StatsFile,
     /// The hub's key pair.
@@ -177,6 +179,7 @@ impl Control {
             seats,
             contracts,
             tables,
+            paths,
             stats_file,
             identity,
             steering,
@@ -208,7 +211,7 @@ impl Control {
         Self {
             reserved,
             notify,
-            reload: Reload::new(tables, stats_file),
+            reload: Reload::new(tables, paths, stats_file),
             reach: AHashMap::new(),
             slots: Slots::new(session_bits),
             sessions: AHashMap::new(),

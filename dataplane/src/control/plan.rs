@@ -1,10 +1,10 @@
 //! From the configuration that a hub runs with and a new one to what there is to do. Nothing is touched: it is made in a thread of its
 //! own, while everything goes on, and what is large is built here, so that a worker only changes a pointer.
 
-use crate::config::{self, Desired, difference};
+use crate::config::{self, Desired, Route, difference};
 use crate::mailbox::Order;
 use crate::rates::Contracts;
-use crate::seats::{Seats, Vacant, own_addresses};
+use crate::seats::{PathSpec, Seats, Vacant, own_addresses};
 use crate::sites::Seat;
 use crate::tenants::Tenant;
 use classifier::Tables;
@@ -24,8 +24,8 @@ pub(super) struct Plan {
     pub(super) seats: Arc<Seats>,
     /// What its tenants are held to.
     pub(super) contracts: Arc<Contracts>,
-    /// Its routes and filters, if they are others.
-    pub(super) tables: Option<Arc<Tables>>,
+    /// Its routes and filters, if they are others, and the paths in them, each over the end that it prefers.
+    pub(super) tables: Option<(Arc<Tables>, Vec<PathSpec>)>,
     /// Tenants that are new, or to which the hub has other addresses.
     tenants: Vec<(TenantSlot, Vec<IpAddr>)>,
     /// Ends that are new, or that are held to other rates or marked otherwise.
@@ -86,19 +86,19 @@ const CHANGED: usize = 2;
 /// What is to be done to run with `new` in the place of `old`, or why a running hub can't, for an operator to read. What is new takes
 /// slots from `vacant` first.
 pub(super) fn plan(
-    (old, seats, contracts): (&Desired, &Seats, &Contracts),
+    (old, seats_before, contracts): (&Desired, &Seats, &Contracts),
     new: Desired,
     room: usize,
     vacant: &mut Vacant,
 ) -> Result<Plan, String> {
     let difference = difference(old, &new).map_err(|errors| errors.to_string())?;
     let (mut left_over, mut summary) = (vacant.clone(), Summary::default());
-    let (next, gone) = seats.next(old, &new, &difference, &mut left_over);
+    let (next, gone) = seats_before.next(old, &new, &difference, &mut left_over);
     let given = next.given();
     if given.ends.max(given.tenants) as usize > room {
         return Err(format!(
-            "this hub has room for {room} sites, access ends and tenants at a time until it is started anew, and with those that \
-             it had, {} are too many; restart it",
+            "this hub has room for {room} sites, access ends, lanes of trunks, tenants that each trunk carries, and tenants at a time \
+             until it is started anew, and with those that it had, {} are too many; restart it",
             given.ends.max(given.tenants)
         ));
     }
@@ -117,7 +117,7 @@ pub(super) fn plan(
         desired: Arc::new(new),
     };
     let seats = plan.seats.clone();
-    let mut filters = false;
+    let (mut filters, mut routes) = (false, false);
     let seat = |ends: &mut Vec<_>, slot| ends.extend(all_seats.get(&slot).map(|seat| (slot, seat.clone())));
     for (place, (was, tenant)) in difference.tenants.iter().zip(&plan.desired.tenants).enumerate() {
         let slot = seats.tenant(place);
@@ -134,6 +134,16 @@ pub(super) fn plan(
         if before.map_or(tenant.filter.is_some(), |(_, before)| before.filter != tenant.filter) {
             filters = true;
             summary.filters += 1;
+        }
+        let had = before.map_or(&[][..], |(_, before)| &before.routes);
+        if had != tenant.routes {
+            routes = true; // also if only their order is another
+            let ways = |routes: &[Route]| {
+                routes.iter().map(|route| (route.prefix, route.via.clone(), route.priority)).collect::<HashSet<_>>()
+            };
+            let (had, has) = (ways(had), ways(&tenant.routes));
+            summary.routes[ADDED] += has.difference(&had).count();
+            summary.routes[GONE] += had.difference(&has).count();
         }
         let all_other = before.is_none_or(|(_, before)| (before.rates, before.dscp) != (tenant.rates, tenant.dscp));
         for (n, (slot_of, site)) in seats.sites_of(place).iter().zip(&tenant.sites).enumerate() {
@@ -181,7 +191,8 @@ pub(super) fn plan(
     for tenant in difference.gone.iter().map(|place| &old.tenants[*place]) {
         summary.tenants[GONE] += 1;
         summary.sites[GONE] += tenant.sites.len();
-        summary.routes[GONE] += tenant.sites.iter().map(|site| site.prefixes.len()).sum::<usize>();
+        summary.routes[GONE] +=
+            tenant.sites.iter().map(|site| site.prefixes.len()).sum::<usize>() + tenant.routes.len();
         filters |= tenant.filter.is_some();
     }
     // Access ends of a tenant stay, and have a part in its rates.
@@ -195,8 +206,17 @@ pub(super) fn plan(
             seat(&mut plan.ends, slot);
         }
     }
-    if filters || summary.routes != [0, 0] {
-        plan.tables = Some(Arc::new(seats.tables(&plan.desired)));
+    // What trunks carry of a tenant has a part in its rates, too, and is marked as all that is its.
+    for ((place, tenant), was) in plan.desired.tenants.iter().enumerate().zip(&difference.tenants) {
+        let before = was.as_ref().map(|was| (&old.tenants[was.place], seats_before.carried(was.place)));
+        let other = before.is_none_or(|(before, _)| (before.rates, before.dscp) != (tenant.rates, tenant.dscp));
+        let had = |n: usize| before.and_then(|(_, carried)| carried[n]);
+        let now = seats.carried(place).iter().enumerate().filter_map(|(n, slot)| Some((n, (*slot)?)));
+        now.filter(|(n, slot)| other || had(*n) != Some(*slot)).for_each(|(_, slot)| seat(&mut plan.ends, slot));
+    }
+    if filters || routes || summary.routes != [0, 0] {
+        let (tables, paths) = seats.tables(&plan.desired);
+        plan.tables = Some((Arc::new(tables), paths));
     }
     *vacant = left_over;
     plan.summary = summary;
@@ -208,7 +228,7 @@ impl Plan {
     pub(super) fn orders(&self) -> impl Iterator<Item = Order> + '_ {
         let tenants = self.tenants.iter().map(|(slot, own)| Order::Tenant(*slot, Tenant::new(own)));
         let ends = self.ends.iter().map(|(slot, seat)| Order::Seat(*slot, seat.clone()));
-        tenants.chain(ends).chain(self.tables.iter().cloned().map(Order::Tables))
+        tenants.chain(ends).chain(self.tables.iter().map(|(tables, _)| Order::Tables(tables.clone())))
     }
 }
 

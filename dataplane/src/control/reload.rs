@@ -15,7 +15,7 @@ use crate::api::StatsFile;
 use crate::clock::{self, Time};
 use crate::logging::rfc3339;
 use crate::mailbox::{ControlEnd, Order};
-use crate::seats::{Given, Vacant};
+use crate::seats::{self, Given, PathSpec, Vacant};
 use crate::sites::Way;
 use crate::status;
 use classifier::Tables;
@@ -50,6 +50,8 @@ pub(super) struct Reload {
     left: Vec<(Time, Arc<Vacant>)>,
     /// The routes as the workers have them, and those that some may still have: control frees them.
     tables: Arc<Tables>,
+    /// The paths in them.
+    paths: Vec<PathSpec>,
     tables_before: Vec<Arc<Tables>>,
     stats_file: StatsFile,
     /// When the configuration in force was applied.
@@ -65,7 +67,7 @@ pub(super) struct Read {
 }
 
 impl Reload {
-    pub(super) fn new(tables: Arc<Tables>, stats_file: StatsFile) -> Self {
+    pub(super) fn new(tables: Arc<Tables>, paths: Vec<PathSpec>, stats_file: StatsFile) -> Self {
         let (read, news) = mpsc::channel(1);
         Self {
             read,
@@ -75,6 +77,7 @@ impl Reload {
             vacant: Vacant::default(),
             left: Vec::new(),
             tables,
+            paths,
             tables_before: Vec::new(),
             stats_file,
             applied: SystemTime::now(),
@@ -171,17 +174,22 @@ impl Control {
         }
     }
 
-    async fn carry(&mut self, plan: Plan) -> Result<String, String> {
+    async fn carry(&mut self, mut plan: Plan) -> Result<String, String> {
         self.make_room(plan.seats.given()).await?;
         plan.vacant.sites.iter().for_each(|slot| self.remove_site(*slot));
         // A key may go from one site to another: all are taken before any is given.
         let rekeyed: Vec<&Changed> = plan.changed.iter().filter(|changed| changed.keys).collect();
         rekeyed.iter().for_each(|changed| self.forget_keys(changed));
+        if let Some((tables, paths)) = &plan.tables {
+            // Here, where nobody else switches paths meanwhile.
+            seats::take_over((&self.reload.tables, &self.reload.paths), (tables, paths));
+        }
         for (mail, _) in &mut self.workers {
             plan.orders().for_each(|order| mail.send(order));
         }
-        if let Some(tables) = &plan.tables {
-            let before = std::mem::replace(&mut self.reload.tables, tables.clone());
+        if let Some((tables, paths)) = plan.tables.take() {
+            self.reload.paths = paths;
+            let before = std::mem::replace(&mut self.reload.tables, tables);
             self.reload.tables_before.push(before);
         }
         self.rewrite_directory(&plan);
@@ -313,7 +321,7 @@ impl Control {
                 workers.iter_mut().for_each(|(mail, _)| mail.send(Order::Vacate(vacant.clone())));
                 await_workers(workers, &mut vacant);
             }
-            vacant.sites.iter().try_for_each(|slot| directory.clear_site(*slot))?;
+            vacant.ends().try_for_each(|slot| directory.clear_site(slot))?;
             vacant.tenants.iter().try_for_each(|slot| directory.clear_tenant(*slot))?;
             vacant.rules.iter().cloned().flatten().try_for_each(|row| directory.clear_rule(row))?;
             super::enter(directory, &plan.desired, &plan.seats, ports)?;
@@ -323,7 +331,7 @@ impl Control {
         if let Err(error) = written {
             tracing::error!("{error}"); // `make_room` has made it
         }
-        vacant.sites.iter().for_each(|slot| self.forget_site(*slot));
+        vacant.ends().for_each(|slot| self.forget_site(slot));
         if !vacant.is_empty() {
             self.reload.left.push((clock::now(), vacant));
         }

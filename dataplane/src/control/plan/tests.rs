@@ -15,6 +15,10 @@ const HEAD: &str = "[hub]\nname = \"lab\"\nprivate_key_file = \"hub.key\"\nliste
 const TENANTS: u32 = 3;
 const SITES: u8 = 4;
 const NETS: u8 = 6;
+/// One that carries every tenant, and the beginning of one that carries some.
+const TRUNKS: &str = "[[trunk]]\nname = \"osaka\"\npublic_key = \"TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTA=\"\ncipher = \"aes-256-gcm\"\n\
+    tenants = \"all\"\nlanes = 2\n[[trunk]]\nname = \"kobe\"\npublic_key = \"TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTE=\"\n\
+    cipher = \"chacha20-poly1305\"\nlanes = 1\n";
 
 /// A directory with a key file, to write configurations into.
 struct Place(TempDir);
@@ -40,6 +44,8 @@ impl Place {
 struct Wanted {
     tenants: Vec<Option<WantedTenant>>,
     backwards: bool,
+    /// A bit for each tenant that the second trunk carries.
+    carried: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ struct WantedTenant {
     /// For each net the site that has it.
     nets: Vec<u8>,
     sites: Vec<Option<(u8, u8, u8)>>,
+    /// A net or the upper half of it, a site or a trunk behind the last site, a priority.
+    routes: Vec<(u8, bool, u8, u8)>,
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
@@ -62,16 +70,29 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         any::<bool>(),
         proptest::collection::vec(0..SITES + 1, usize::from(NETS)),
         proptest::collection::vec(site, usize::from(SITES)),
+        proptest::collection::vec((0..NETS, any::<bool>(), 0..SITES + 2, 0..3u8), 0..5),
     );
-    let tenant =
-        tenant.prop_map(|(rate, dscp, filter, own, nets, sites)| WantedTenant { rate, dscp, filter, own, nets, sites });
+    let tenant = tenant.prop_map(|(rate, dscp, filter, own, nets, sites, routes)| WantedTenant {
+        rate,
+        dscp,
+        filter,
+        own,
+        nets,
+        sites,
+        routes,
+    });
     let tenants = proptest::collection::vec(proptest::option::weighted(0.8, tenant), TENANTS as usize);
-    (tenants, any::<bool>()).prop_map(|(tenants, backwards)| Wanted { tenants, backwards })
+    (tenants, any::<bool>(), 0..8u8).prop_map(|(tenants, backwards, carried)| Wanted { tenants, backwards, carried })
 }
 
 impl Wanted {
     fn text(&self) -> String {
-        let mut text = HEAD.to_owned();
+        let mut text = format!("{HEAD}{TRUNKS}");
+        let carried = |n: usize| self.carried & 1 << n != 0;
+        let some = (0..self.tenants.len()).filter(|n| carried(*n) && self.tenants[*n].is_some());
+        let some: Vec<usize> = some.map(|n| n + 1).collect();
+        let all = some.is_empty();
+        let _ = if all { writeln!(text, "tenants = \"all\"") } else { writeln!(text, "tenants = {some:?}") };
         let mut tenants: Vec<_> = self.tenants.iter().enumerate().filter_map(|(n, t)| Some((n, t.as_ref()?))).collect();
         if self.backwards {
             tenants.reverse();
@@ -106,6 +127,24 @@ impl Wanted {
                     _ => text.push_str("keepalive_s = 25\n"),
                 }
             }
+            let mut seen = HashSet::new();
+            for (net, half, end, priority) in &tenant.routes {
+                let via = match end.checked_sub(SITES) {
+                    None if tenant.sites[usize::from(*end)].is_none() => continue,
+                    None => format!("site = \"s{end}\""),
+                    Some(0) => "trunk = \"osaka\"".to_owned(),
+                    Some(_) if !all && !carried(n) => continue,
+                    Some(_) => "trunk = \"kobe\"".to_owned(),
+                };
+                let prefix = if *half { format!("10.9.{net}.128/25") } else { format!("10.9.{net}.0/24") };
+                if seen.insert((prefix.clone(), *end)) {
+                    let priority = 50 + 100 * priority;
+                    let _ = writeln!(
+                        text,
+                        "[[tenant.route]]\nprefix = \"{prefix}\"\nvia = {{ {via} }}\npriority = {priority}"
+                    );
+                }
+            }
         }
         text
     }
@@ -117,6 +156,7 @@ struct Hub {
     seats: Arc<Seats>,
     contracts: Arc<Contracts>,
     tables: Arc<Tables>,
+    paths: Vec<PathSpec>,
     tenants: AHashMap<TenantSlot, Vec<IpAddr>>,
     ends: AHashMap<SiteSlot, Seat>,
     sites: AHashMap<SiteSlot, config::Site>,
@@ -127,8 +167,10 @@ impl Hub {
     fn start(desired: Desired) -> Self {
         let seats = Seats::first(&desired);
         let contracts = Contracts::default().next(&desired);
+        let (tables, paths) = seats.tables(&desired);
         Self {
-            tables: Arc::new(seats.tables(&desired)),
+            tables: Arc::new(tables),
+            paths,
             tenants: seats.tenants(&desired).map(|(slot, tenant)| (slot, own_addresses(tenant))).collect(),
             ends: contracts.seats(&seats, &desired).collect(),
             sites: seats.sites(&desired).map(|(slot, .., site)| (slot, site.clone())).collect(),
@@ -146,7 +188,9 @@ impl Hub {
     fn apply(&mut self, plan: &Plan) {
         for slot in &plan.vacant.sites {
             self.sites.remove(slot).expect("it was there");
-            self.ends.remove(slot).expect("it was there");
+        }
+        for slot in plan.vacant.ends() {
+            self.ends.remove(&slot).expect("it was there");
         }
         plan.vacant.tenants.iter().for_each(|slot| _ = self.tenants.remove(slot).expect("it was there"));
         self.tenants.extend(plan.tenants.iter().cloned());
@@ -157,8 +201,8 @@ impl Hub {
         for changed in &plan.changed {
             assert!(self.sites.insert(changed.slot, changed.site.clone()).is_some(), "nobody in {:?}", changed.slot);
         }
-        if let Some(tables) = &plan.tables {
-            self.tables = tables.clone();
+        if let Some((tables, paths)) = &plan.tables {
+            (self.tables, self.paths) = (tables.clone(), paths.clone());
         }
         self.desired = plan.desired.clone();
         self.seats = plan.seats.clone();
@@ -169,11 +213,15 @@ impl Hub {
     /// Everything about everybody, by name and without slots.
     fn told(&self) -> Vec<String> {
         let mut all = Vec::new();
-        let name: AHashMap<SiteSlot, String> = self
-            .seats
-            .sites(&self.desired)
-            .map(|(slot, _, of, site)| (slot, format!("{}/{}", of.id, &*site.name)))
-            .collect();
+        let of_sites = self.seats.sites(&self.desired);
+        let of_sites = of_sites.map(|(slot, _, of, site)| (slot, format!("{}/{}", of.id, &*site.name)));
+        let of_trunks = self.seats.all_carried(&self.desired);
+        let of_trunks = of_trunks.map(|(slot, _, _, of, trunk)| (slot, format!("{}/{}", of.id, trunk.end_name())));
+        let name: AHashMap<SiteSlot, String> = of_sites.chain(of_trunks).collect();
+        for path in &self.paths {
+            let ends: Vec<_> = path.candidates.iter().map(|(priority, end)| (priority, &name[end])).collect();
+            all.push(format!("{}: path to {} by {ends:?}", self.id(path.tenant), path.prefix));
+        }
         for (slot, tenant) in self.seats.tenants(&self.desired) {
             all.push(format!("{}: {:?}, own {:?}", tenant.id, tenant.label, self.tenants[&slot]));
             for net in 0..NETS {
@@ -185,7 +233,11 @@ impl Hub {
                         classifier::Verdict::Rule(row, action) => (row - self.first_rule(slot), action),
                         classifier::Verdict::Unreadable => panic!("it can be read"),
                     });
-                    all.push(format!("{}: {address} to {to:?} by {rule:?}", tenant.id));
+                    let mut from: Vec<_> =
+                        name.iter().filter(|(end, _)| self.tables.source_allowed(slot, **end, address)).collect();
+                    from.sort_by_key(|(_, name)| *name);
+                    let from: Vec<_> = from.into_iter().map(|(_, name)| name).collect();
+                    all.push(format!("{}: {address} to {to:?} by {rule:?}, from {from:?}", tenant.id));
                 }
             }
         }
@@ -196,8 +248,18 @@ impl Hub {
             // All that control goes by.
             assert_eq!(self.sites[&slot], *site);
         }
+        for (slot, tenant, _, of, trunk) in self.seats.all_carried(&self.desired) {
+            let seat = &self.ends[&slot];
+            assert_eq!(seat.tenant, tenant);
+            all.push(format!("{}/{:?}: {:?} {:?}", of.id, trunk.end_name(), seat.limits, seat.dscp));
+        }
+        assert_eq!(self.ends.len(), name.len());
         all.sort();
         all
+    }
+
+    fn id(&self, tenant: TenantSlot) -> TenantId {
+        self.seats.tenants(&self.desired).find(|(slot, _)| *slot == tenant).expect("it is there").1.id
     }
 
     fn first_rule(&self, tenant: TenantSlot) -> u32 {
@@ -206,14 +268,17 @@ impl Hub {
 
     /// Nobody shares a slot, and a vacant one is nobody's.
     fn slots_are_apart(&self) {
-        let sites: Vec<u32> = self.seats.sites(&self.desired).map(|(slot, ..)| slot.0).collect();
+        let sites = self.seats.sites(&self.desired).map(|(slot, ..)| slot);
+        let lanes = self.seats.all_lanes(&self.desired).map(|(slot, ..)| slot);
+        let carried = self.seats.all_carried(&self.desired).map(|(slot, ..)| slot);
+        let ends: Vec<u32> = sites.chain(lanes).chain(carried).map(|slot| slot.0).collect();
         let tenants: Vec<u32> = self.seats.tenants(&self.desired).map(|(slot, _)| slot.0).collect();
         let rules =
             self.seats.filters(&self.desired).flat_map(|(_, first, filter)| first..=first + filter.rules.len() as u32);
         let given = self.seats.given();
         let vacant = &self.vacant;
         for (taken, vacant, given) in [
-            (sites, vacant.sites.iter().map(|slot| slot.0).collect(), given.ends),
+            (ends, vacant.ends().map(|slot| slot.0).collect(), given.ends),
             (tenants, vacant.tenants.iter().map(|slot| slot.0).collect(), given.tenants),
             (rules.collect(), vacant.rules.iter().cloned().flatten().collect::<Vec<_>>(), given.rules),
         ] {
@@ -243,14 +308,22 @@ proptest! {
         let mut hub = Hub::start(place.load(&all[0].text()));
         for next in &all[1..] {
             let before: AHashMap<_, _> = hub.seats.sites(&hub.desired).map(|(slot, _, of, site)| ((of.id, site.name.clone()), slot)).collect();
+            let carried_before: AHashMap<_, _> = hub.seats.all_carried(&hub.desired).map(|(slot, _, n, of, _)| ((of.id, n), slot)).collect();
+            let lanes = |seats: &Seats| [seats.lanes(0).to_vec(), seats.lanes(1).to_vec()];
+            let lanes_before = lanes(&hub.seats);
             let plan = hub.plan(place.load(&next.text())).unwrap();
             hub.apply(&plan);
             hub.slots_are_apart();
+            prop_assert_eq!(lanes(&hub.seats), lanes_before);
             let fresh = Hub::start(place.load(&next.text()));
             prop_assert_eq!(hub.told(), fresh.told());
             for (slot, _, of, site) in hub.seats.sites(&hub.desired) {
                 let was = before.get(&(of.id, site.name.clone()));
                 prop_assert!(was.is_none_or(|was| *was == slot), "{:?} has another slot", site.name);
+            }
+            for (slot, _, n, of, trunk) in hub.seats.all_carried(&hub.desired) {
+                let was = carried_before.get(&(of.id, n));
+                prop_assert!(was.is_none_or(|was| *was == slot), "{} of {} has another slot", trunk.end_name(), of.id);
             }
         }
     }
@@ -307,6 +380,49 @@ fn the_same_again_is_nothing_to_do() {
 }
 
 #[test]
+fn routes_are_counted_and_trunks_carry_whom_they_are_told_to() {
+    let place = Place::new();
+    let route = |prefix: &str, trunk: &str, priority: u16| {
+        format!("[[tenant.route]]\nprefix = \"{prefix}\"\nvia = {{ trunk = \"{trunk}\" }}\npriority = {priority}\n")
+    };
+    let of = |tenants: &str, routes: &[String]| {
+        place.load(&format!(
+            "{HEAD}{TRUNKS}tenants = {tenants}\n[[tenant]]\nid = 1\n{}[[tenant]]\nid = 2\n",
+            routes.concat()
+        ))
+    };
+    let (first, second) = (route("10.9.1.0/24", "osaka", 100), route("10.9.1.0/24", "kobe", 100));
+    let mut hub = Hub::start(of("[1]", &[first.clone(), second.clone()]));
+    let lanes = hub.seats.given().ends;
+    let said = |hub: &mut Hub, new: Desired| {
+        let plan = hub.plan(new).unwrap();
+        hub.apply(&plan);
+        hub.slots_are_apart();
+        plan
+    };
+    // Of two that are as good, the first: their order alone is another.
+    let [osaka, kobe] = [0, 1].map(|n| hub.seats.carried(0)[n].unwrap());
+    assert_eq!(hub.paths[0].candidates, [(100, osaka), (100, kobe)]);
+    let plan = said(&mut hub, of("[1]", &[second.clone(), first.clone()]));
+    assert_eq!(plan.summary.to_string(), "nothing changed");
+    assert_eq!(hub.paths[0].candidates, [(100, kobe), (100, osaka)]);
+    assert_eq!(hub.tables.active(hub.paths[0].id), Some(kobe));
+    // Another priority is another route.
+    let preferred = route("10.9.1.0/24", "osaka", 7);
+    let plan = said(&mut hub, of("[1]", &[second, preferred.clone()]));
+    assert_eq!(plan.summary.to_string(), "1 route added, 1 route removed");
+    assert_eq!(hub.paths[0].candidates, [(7, osaka), (100, kobe)]);
+    // One that is alone is no path; what the trunk carries of another tenant has a place of its own, and the slot that is given up
+    // is given again.
+    let plan = said(&mut hub, of("[2]", &[preferred.clone()]));
+    assert_eq!((plan.summary.to_string().as_str(), hub.paths.len()), ("1 route removed", 0));
+    assert_eq!((plan.vacant.carried.as_slice(), plan.vacant.sites.len()), (&[kobe][..], 0));
+    assert_eq!((hub.seats.carried(0)[1], hub.seats.carried(1)[1]), (None, Some(SiteSlot(lanes))));
+    let plan = said(&mut hub, of("[1, 2]", &[preferred]));
+    assert_eq!((plan.orders().count(), hub.seats.carried(0)[1]), (1, Some(kobe)));
+}
+
+#[test]
 fn what_takes_a_restart_is_refused_by_name() {
     let place = Place::new();
     let own = "[[tenant]]\nid = 1\n";
@@ -322,9 +438,26 @@ fn what_takes_a_restart_is_refused_by_name() {
         (text.replace("\"wan\"", "\"wan\"\ncopy = true"), "hub.toml:5: port \"d0\" is configured otherwise"),
         (text.replace("\"d0\"", "\"d1\""), "hub.toml:5: port \"d1\" is new"),
         (format!("{text}{access}"), "hub.toml:10: the access ends of tenant 1 are others"),
+        (format!("{text}{TRUNKS}tenants = [1]"), "hub.toml:10: trunk \"osaka\" is new"),
     ];
     for (new, expected) in cases {
         let mut hub = Hub::start(place.load(&text));
+        let said = hub.plan(place.load(&new)).unwrap_err();
+        assert!(said.contains(expected) && said.contains("restart it"), "{said:?}, not {expected:?}");
+    }
+    let (osaka, kobe) = TRUNKS.split_at(TRUNKS.rfind("[[trunk]]").unwrap());
+    let (osaka, kobe) = (osaka.to_owned(), format!("{kobe}tenants = [1]\n"));
+    let both = format!("{text}{osaka}{kobe}");
+    let cases = [
+        (both.replace("lanes = 2", "lanes = 3"), "hub.toml:10: trunk \"osaka\" is configured otherwise"),
+        (both.replace("lanes = 2", "transit = true\nlanes = 2"), "trunk \"osaka\" is configured otherwise"),
+        (both.replace("TE=", "TI="), "trunk \"kobe\" is configured otherwise"),
+        (both.replace("\"kobe\"", "\"kyoto\""), "trunk \"kyoto\" is new"),
+        (both.replace("\"kobe\"", "\"kyoto\""), "trunk \"kobe\" is gone"),
+        (format!("{text}{kobe}{osaka}"), "trunk \"kobe\" stands in another place among the trunks"),
+    ];
+    for (new, expected) in cases {
+        let mut hub = Hub::start(place.load(&both));
         let said = hub.plan(place.load(&new)).unwrap_err();
         assert!(said.contains(expected) && said.contains("restart it"), "{said:?}, not {expected:?}");
     }
