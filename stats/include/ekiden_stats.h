@@ -228,7 +228,10 @@ struct ekiden_hub_row {
     uint64_t handshakes_completed; /* Handshakes that ended in a session, whoever began. */
     uint64_t handshakes_given_up; /* Handshakes that the hub began and gave up. */
     uint64_t cookies_sent; /* Cookies sent instead of an answer. Handshake messages that were refused are drops, `handshake_*`. */
-    uint64_t rest[6];
+    uint64_t paths; /* Prefixes of tenants to which there are several ways now. */
+    uint64_t paths_other; /* Of these, how many go by another way than the preferred one. */
+    uint64_t paths_dead; /* Of these, how many have no way that is alive. */
+    uint64_t rest[3];
 };
 
 /* What control says of a worker. */

@@ -434,6 +434,9 @@ impl Reader {
             handshakes_completed: row.handshakes_completed.read(),
             handshakes_given_up: row.handshakes_given_up.read(),
             cookies_sent: row.cookies_sent.read(),
+            paths: row.paths.read(),
+            paths_other: row.paths_other.read(),
+            paths_dead: row.paths_dead.read(),
         })
     }
 

@@ -224,7 +224,13 @@ record! {
         pub handshakes_given_up,
         /// Cookies sent instead of an answer. Handshake messages that were refused are drops, `handshake_*`.
         pub cookies_sent,
-        pub(crate) rest: 6,
+        /// Prefixes of tenants to which there are several ways now.
+        pub paths,
+        /// Of these, how many go by another way than the preferred one.
+        pub paths_other,
+        /// Of these, how many have no way that is alive.
+        pub paths_dead,
+        pub(crate) rest: 3,
     }
 }
 

@@ -105,6 +105,12 @@ pub struct Hub {
     pub handshakes_given_up: u64,
     /// Cookies sent instead of an answer.
     pub cookies_sent: u64,
+    /// Prefixes to which there are several ways now.
+    pub paths: u64,
+    /// Of these, how many go by another way than the preferred one.
+    pub paths_other: u64,
+    /// Of these, how many have no way that is alive.
+    pub paths_dead: u64,
 }
 
 /// What was moved: `rx` from sites to the hub, `tx` from the hub to sites. Bytes are inner IP lengths, as they are billed; outer

@@ -19,6 +19,7 @@ fn a_reader_finds_every_count_under_its_name() {
     assert_ne!(snapshot.hub.boot_id, [0; 16]);
     assert_eq!((snapshot.hub.sessions, snapshot.hub.session_capacity), (4, 256));
     assert_eq!((snapshot.hub.handshakes_completed, snapshot.hub.clock_synchronised), (9, Some(false)));
+    assert_eq!((snapshot.hub.paths, snapshot.hub.paths_other, snapshot.hub.paths_dead), (30, 20, 10));
     assert_eq!(snapshot.tenants.iter().map(|t| t.id.as_u32()).collect::<Vec<_>>(), [1000, 1001, 1002]);
 
     let tenant = snapshot.tenant("WAN00001002").unwrap();

@@ -130,6 +130,9 @@ pub(crate) fn fill(hub: &Hub, tenants: u32) {
     hub.control.hub.session_capacity.set(256);
     hub.control.hub.handshakes_completed.add(9);
     hub.control.hub.clock_synchronised.set(2);
+    hub.control.hub.paths.set(30);
+    hub.control.hub.paths_other.set(20);
+    hub.control.hub.paths_dead.set(10);
     hub.control.xdp(PortIndex(1)).seen_frames.set(4711);
     hub.control.worker(0).busy_ppm.set(250_000);
     hub.control.site(SiteSlot(1)).session.set(2);
