@@ -98,6 +98,29 @@ impl Hub {
         self.segment.tick(now, 0, 1);
     }
 
+    /// From now on there is a trunk to "osaka" with two lanes, in the slots 7 and 8, which carries the first tenant.
+    pub(super) fn trunk(&mut self) {
+        self.segment.configure(|directory| {
+            directory.carried(SiteSlot(6), TenantSlot(0), "osaka").unwrap();
+            (0..2).for_each(|lane| directory.lane(SiteSlot(7 + lane), "osaka", lane as usize).unwrap());
+        });
+        self.control.site(SiteSlot(6)).session.set(5);
+        for lane in [7, 8] {
+            let state = self.control.site(SiteSlot(lane));
+            [&state.up, &state.probes_sent].into_iter().for_each(|field| field.set(1));
+            state.rtt_us.set(3142);
+        }
+    }
+
+    /// Frames that come by a lane, and as many bytes that go.
+    pub(super) fn carry(&self, lane: u32, frames: u64, bytes: u64) {
+        let row = self.rows.site(SiteSlot(7 + lane));
+        row.rx_outer_packets.add(frames);
+        row.rx_outer_bytes.add(bytes);
+        row.tx_outer_bytes.add(bytes);
+        row.tx_keepalives.add(frames);
+    }
+
     /// Site "a" of a tenant sends packets to its "大阪".
     pub(super) fn relay(&self, tenant: u32, packets: u64, bytes_each: u64) {
         let (from, to) = (self.rows.site(SiteSlot(2 * tenant)), self.rows.site(SiteSlot(2 * tenant + 1)));

@@ -88,7 +88,7 @@ impl App {
             typing: false,
             sorts: View::ALL.map(|(view, _)| match view {
                 View::Tenants | View::Sites => (Sort::In, false),
-                View::Ports | View::Workers => (Sort::Name, false),
+                View::Ports | View::Workers | View::Trunks => (Sort::Name, false),
                 View::Drops => (Sort::Drops, false),
             }),
             new: None,
@@ -157,11 +157,18 @@ impl App {
         if self.opened.is_some() { View::Sites } else { self.view }
     }
 
+    /// How many lists there are: that of trunks only where there is one, or it is being looked at.
+    pub(super) fn views(&self) -> usize {
+        let trunks = self.new.as_ref().is_some_and(|new| new.snapshot.lanes().next().is_some());
+        View::ALL.len() - usize::from(!trunks && self.view != View::Trunks)
+    }
+
     fn remember(&mut self) {
         let Some(looks) = self.looks() else { return };
         let mut news = looks.rows(View::Ports);
         news.extend(looks.rows(View::Workers));
-        for row in news.into_iter().filter(|row| !row.rates[0].is_nan()) {
+        news.extend(looks.rows(View::Trunks));
+        for row in news.into_iter().filter(|row| row.series.is_none() && !row.rates[0].is_nan()) {
             // A worker's second figure is not bits but per cent.
             let second = if matches!(row.key, Key::Worker(_)) { row.rates[1] * 100.0 } else { row.rates[1] };
             let columns = self.remembered.entry(row.key).or_default();
@@ -263,9 +270,11 @@ impl App {
     }
 
     fn command(&mut self, code: KeyCode) {
-        let views = View::ALL.len();
+        let views = self.views();
         match code {
-            KeyCode::Char(digit @ '1'..='5') => self.show(View::ALL[digit as usize - '1' as usize].0),
+            KeyCode::Char(digit @ '1'..='9') if (digit as usize - '1' as usize) < views => {
+                self.show(View::ALL[digit as usize - '1' as usize].0);
+            }
             KeyCode::Tab | KeyCode::Right => self.show(View::ALL[(self.view as usize + 1) % views].0),
             KeyCode::BackTab | KeyCode::Left => self.show(View::ALL[(self.view as usize + views - 1) % views].0),
             KeyCode::Up | KeyCode::Char('k') => self.choose(self.selected.saturating_sub(1)),
@@ -320,7 +329,8 @@ impl App {
         match &row.key {
             Key::Worker(number) => format!("worker {number}"),
             Key::Site(..) | Key::Tenant(_) => format!("{} {}", row.cells[0], row.cells[1]).trim_end().to_owned(),
-            Key::Port(_) | Key::Drop(_) => row.cells[0].clone(),
+            Key::Trunk(_, None) => format!("trunk {}", row.cells[0]),
+            Key::Port(_) | Key::Drop(_) | Key::Trunk(..) => row.cells[0].clone(),
         }
     }
 }
@@ -335,6 +345,7 @@ fn by_name(a: &Row, b: &Row) -> Ordering {
     match (&a.key, &b.key) {
         (Key::Worker(a), Key::Worker(b)) => a.cmp(b),
         (Key::Site(..), Key::Site(..)) => a.cells[..2].cmp(&b.cells[..2]),
+        (Key::Trunk(..), Key::Trunk(..)) => a.key.cmp(&b.key),
         _ => a.cells[0].cmp(&b.cells[0]),
     }
     .then_with(|| a.key.cmp(&b.key))

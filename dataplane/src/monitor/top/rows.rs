@@ -2,7 +2,8 @@
 
 use crate::status::table::{bytes, clean, count};
 use ratatui::layout::HorizontalAlignment as Alignment;
-use stats::{Histogram, Port, Series, SessionState, Site, Snapshot, Tenant, Traffic, Worker};
+use stats::{Histogram, Lane, Port, Series, SessionState, Site, SiteKind, Snapshot, Tenant, Traffic, Worker};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use unicode_width::UnicodeWidthChar;
 
@@ -14,15 +15,18 @@ pub(super) enum View {
     Ports,
     Workers,
     Drops,
+    Trunks,
 }
 
 impl View {
-    pub(super) const ALL: [(Self, &'static str); 5] = [
+    /// The last is not to be seen where there are no trunks.
+    pub(super) const ALL: [(Self, &'static str); 6] = [
         (Self::Tenants, "Tenants"),
         (Self::Sites, "Sites"),
         (Self::Ports, "Ports"),
         (Self::Workers, "Workers"),
         (Self::Drops, "Drops"),
+        (Self::Trunks, "Trunks"),
     ];
 
     /// The columns, each with its width; 0 for what is left over.
@@ -75,6 +79,16 @@ impl View {
                 ("PACKETS", 15, Right),
                 ("BYTES", 11, Right),
             ],
+            Self::Trunks => &[
+                ("TRUNK/LANE", 0, Left),
+                ("STATE", 10, Left),
+                ("RTT", 7, Right),
+                ("LOSS", 5, Right),
+                ("IN bit/s", 8, Right),
+                ("OUT bit/s", 9, Right),
+                ("IN frm/s", 8, Right),
+                ("OUT frm/s", 9, Right),
+            ],
         }
     }
 }
@@ -89,6 +103,8 @@ pub(super) enum Key {
     Port(String),
     Worker(usize),
     Drop(u8),
+    /// A trunk, or one of its lanes.
+    Trunk(String, Option<usize>),
 }
 
 /// A line.
@@ -130,10 +146,11 @@ impl<'a> Looks<'a> {
     pub(super) fn rows(&self, view: View) -> Vec<Row> {
         match view {
             View::Tenants => self.new.tenants.iter().map(|tenant| self.tenant_row(tenant)).collect(),
-            View::Sites => self.new.sites.iter().map(|site| self.site_row(site)).collect(),
+            View::Sites => self.new.ends().map(|site| self.site_row(site)).collect(),
             View::Ports => self.new.ports.iter().map(|port| self.port_row(port)).collect(),
             View::Workers => self.new.workers.iter().map(|worker| self.worker_row(worker)).collect(),
             View::Drops => self.drop_rows(),
+            View::Trunks => self.trunk_rows(),
         }
     }
 
@@ -163,7 +180,7 @@ impl<'a> Looks<'a> {
             key: Key::Site(tenant.map_or(u32::MAX, |t| t.id.as_u32()), site.name.clone()),
             text: format!("{name} {owner} {label}").to_lowercase(),
             rates: [flow.in_bits, flow.out_bits, 0.0],
-            cells: [owner, name, session(site.session).to_owned()].into_iter().chain(flow.cells()).collect(),
+            cells: [owner, name, session(site).to_owned()].into_iter().chain(flow.cells()).collect(),
             // The short ring of a site ends after five minutes.
             series: Some(Series::SiteLong(site.slot)),
         }
@@ -234,6 +251,36 @@ impl<'a> Looks<'a> {
         self.new.drops.iter().filter(|drop| drop.packets > 0).map(row).collect()
     }
 
+    /// Each trunk, and each of its lanes.
+    fn trunk_rows(&self) -> Vec<Row> {
+        let mut trunks: BTreeMap<&str, Vec<(&Site, &Lane)>> = BTreeMap::new();
+        for (site, lane) in self.new.lanes() {
+            trunks.entry(site.trunk().unwrap_or_default()).or_default().push((site, lane));
+        }
+        let mut rows = Vec::new();
+        for (trunk, lanes) in trunks {
+            let mut sum = Flow::default();
+            for (number, (site, lane)) in lanes.iter().enumerate() {
+                let old = self.site(site);
+                let flow = old.map_or(Flow::UNKNOWN, |(old, time)| {
+                    Flow::between(&outer(&old.traffic), &outer(&site.traffic), time)
+                });
+                sum.add(flow);
+                let state = if lane.up { "up" } else { "DOWN" };
+                let rtt = if lane.rtt_us > 0 { time(lane.rtt_us.saturating_mul(1000)) } else { "-".into() };
+                let loss = if lane.probes_sent > 0 { format!("{} %", lane.loss_ppm / 10_000) } else { "-".into() };
+                let series = Some(Series::SiteLong(site.slot));
+                let key = Key::Trunk(trunk.to_owned(), Some(number));
+                rows.push(trunk_row(key, [plain(&site.name), state.into(), rtt, loss], flow, series));
+            }
+            let up = lanes.iter().filter(|(_, lane)| lane.up).count();
+            let state = format!("{up}/{} {}", lanes.len(), if up > 0 { "up" } else { "DOWN" });
+            let cells = [plain(trunk), state, String::new(), String::new()];
+            rows.push(trunk_row(Key::Trunk(trunk.to_owned(), None), cells, sum, None));
+        }
+        rows
+    }
+
     /// What was dropped of a tenant, the most frequent first: reason, packets a second, packets.
     pub(super) fn drops_of(&self, tenant: &Tenant) -> Vec<(String, f64, u64)> {
         let old = self.tenant(tenant);
@@ -262,6 +309,27 @@ impl<'a> Looks<'a> {
             Some((old, time)) => (flow, rate(dropped(old), dropped(self.new), time.as_secs_f64())),
             None => (Flow::UNKNOWN, f64::NAN),
         }
+    }
+}
+
+fn trunk_row(key: Key, cells: [String; 4], flow: Flow, series: Option<Series>) -> Row {
+    Row {
+        key,
+        text: format!("{} {}", cells[0], cells[1]).to_lowercase(),
+        rates: [flow.in_bits, flow.out_bits, 0.0],
+        cells: cells.into_iter().chain(flow.cells()).collect(),
+        series,
+    }
+}
+
+/// Whole frames, as they count for lanes.
+fn outer(traffic: &Traffic) -> Traffic {
+    Traffic {
+        rx_packets: traffic.rx_outer_packets,
+        rx_bytes: traffic.rx_outer_bytes,
+        tx_packets: traffic.tx_outer_packets,
+        tx_bytes: traffic.tx_outer_bytes,
+        ..Traffic::default()
     }
 }
 
@@ -319,8 +387,10 @@ pub(super) fn tenant_name(tenant: &Tenant) -> String {
     if tenant.service_code.is_empty() { tenant.id.to_string() } else { plain(&tenant.service_code) }
 }
 
-fn session(state: SessionState) -> &'static str {
-    match state {
+fn session(site: &Site) -> &'static str {
+    match site.session {
+        SessionState::Attached if site.kind == SiteKind::Trunk => "up",
+        _ if site.kind == SiteKind::Trunk => "DOWN",
         SessionState::None => "none",
         SessionState::Handshake => "handshake",
         SessionState::Live => "live",

@@ -116,7 +116,7 @@ fn spaced(value: f64) -> String {
 
 fn tabs(page: &mut Page<'_>, app: &App) {
     let mut x = 0;
-    for (number, (view, name)) in View::ALL.into_iter().enumerate() {
+    for (number, (view, name)) in View::ALL.into_iter().take(app.views()).enumerate() {
         let style = if view == app.view { BOLD.add_modifier(Modifier::REVERSED) } else { PLAIN };
         x = page.put(x, 2, page.area.width, &format!(" {} {name} ", number + 1), style);
     }
@@ -242,7 +242,8 @@ fn help(page: &mut Page<'_>, app: &App, y: u16) {
     }
     let open = if app.opened.is_some() { "Esc back" } else { "Enter open" };
     let move_keys = if page.utf8 { "↑↓" } else { "j/k" };
-    let text = format!("q quit  1-5 Tab list  {move_keys} line  {open}  / filter  sort: n i o d, r reverses");
+    let lists = app.views();
+    let text = format!("q quit  1-{lists} Tab list  {move_keys} line  {open}  / filter  sort: n i o d, r reverses");
     page.put(0, y, width, &text, DIM);
 }
 

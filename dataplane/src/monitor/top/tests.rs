@@ -1,10 +1,11 @@
 use super::super::fixture::{Hub, S};
+use super::rows::View;
 use super::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Modifier;
-use wire::DropReason;
+use wire::{DropReason, SiteSlot};
 
 /// The view of a hub on a screen of some size.
 struct Seat {
@@ -123,6 +124,47 @@ fn a_tenant_opens_with_its_sites_and_drops_and_closes_again() {
     seat.press("\n\n");
     assert!(seat.line(3).contains("(tenant 1003)"));
     assert_eq!(seat.app.rows.len(), 2);
+}
+
+#[test]
+fn trunks_have_a_list_where_there_are_any() {
+    let mut seat = Seat::new(80, 24);
+    seat.press("6");
+    assert!(seat.app.view == View::Tenants && !seat.line(2).contains("Trunks") && seat.line(23).contains(" 1-5 "));
+    seat.press("5⇥");
+    assert!(seat.app.view == View::Tenants, "behind the last comes the first");
+
+    seat.hub.trunk();
+    seat.hub.control.site(SiteSlot(8)).up.set(0);
+    seat.hub.control.site(SiteSlot(8)).loss_ppm.set(170_000);
+    seat.hub.control.site(SiteSlot(8)).rtt_us.set(0);
+    seat.look();
+    for _ in 0..20 {
+        seat.hub.carry(0, 100, 125_000);
+        seat.hub.carry(1, 10, 12_500);
+        seat.hub.pass();
+        seat.look();
+    }
+    seat.press("6↓");
+    assert_screen(&seat.screen(), include_str!("tests/trunks.txt"), "trunks.txt");
+    // The sum of its lanes has no ring; what was seen of it is shown.
+    seat.press("g");
+    assert!(seat.line(18).starts_with("trunk osaka: a column a look"), "{}", seat.screen());
+    assert!(seat.line(19).starts_with("in      1.10M"), "{}", seat.screen());
+    seat.press("/down\n");
+    assert_eq!(seat.names(), ["osaka/1"]);
+
+    // What it carries is its tenant's, and no lane is anybody's site.
+    seat.press("\u{1b}2/trunk\n");
+    assert_eq!(
+        seat.app.rows.iter().map(|row| &row.cells[..3]).collect::<Vec<_>>(),
+        [["WAN00001001", "trunk:osaka", "up"]]
+    );
+    seat.press("\u{1b}n");
+    assert_eq!(seat.app.rows.len(), 7);
+    seat.hub.control.site(SiteSlot(6)).session.set(0);
+    seat.look();
+    assert_eq!(seat.app.rows[3].cells[1..3], ["trunk:osaka", "DOWN"]);
 }
 
 #[test]
