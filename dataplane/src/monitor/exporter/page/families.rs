@@ -392,7 +392,7 @@ impl Sheet<'_> {
         family.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn gauges<L: EncodeLabelSet>(
+    pub(super) fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -401,7 +401,7 @@ impl Sheet<'_> {
         self.family(name, help, MetricType::Gauge, samples, write_gauge)
     }
 
-    fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
+    pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
