@@ -78,7 +78,7 @@ impl Drop for Exporter {
 
 /// A hub whose labels are as bad as they can be, and that has counted something everywhere.
 fn segment(path: &Path) -> Segment {
-    let shape = Shape { tenants: 3, sites: 2, ports: 1, ..Shape::default() };
+    let shape = Shape { tenants: 3, sites: 5, ports: 1, ..Shape::default() };
     let (hub, build) = ("tokyo-1".to_owned(), "1.2.3".to_owned());
     let spec = Spec { hub, build, config_hash: 1, shape, workers: 1, memory: 1 << 20, group: Some(GROUP) };
     let mut segment = Segment::create(path, spec).unwrap().segment;
@@ -93,13 +93,20 @@ fn segment(path: &Path) -> Segment {
         }
         directory.site(SiteSlot(0), TenantSlot(0), "\\").unwrap();
         directory.site(SiteSlot(1), TenantSlot(0), "\\\"\n\u{7f}\u{85}").unwrap();
+        directory.carried(SiteSlot(2), TenantSlot(0), "\"}\n/").unwrap();
+        directory.lane(SiteSlot(3), "\"}\n/", 0).unwrap();
+        directory.lane(SiteSlot(4), "osaka", 0).unwrap();
         directory.port(PortIndex(0), "wan0", 1, 2048).unwrap();
         directory.worker(0, 0, 4096).unwrap();
     });
     let rows = segment.rows(0);
     rows.tenant(TenantSlot(1)).count(DropReason::NoRoute, 100);
     rows.latency.record(20_000, 3);
-    segment.control_rows().site(SiteSlot(0)).last_handshake_at.set(1);
+    let control = segment.control_rows();
+    control.site(SiteSlot(0)).last_handshake_at.set(1);
+    let lane = control.site(SiteSlot(3));
+    let fields = [&lane.rtt_us, &lane.jitter_us, &lane.probes_sent, &lane.since_ns, &lane.mtu, &lane.last_handshake_at];
+    fields.into_iter().chain([&control.hub.paths]).for_each(|field| field.set(1));
     segment.publish().unwrap();
     segment
 }
@@ -136,6 +143,7 @@ fn nobody_shows_a_hub_whose_names_are_hostile() {
     let metrics = exporter.metrics();
     assert!(metrics.contains("\nekiden_up 1\n"), "{metrics}");
     assert!(metrics.contains("\nekiden_tenant_info{") && metrics.contains("\nekiden_worker_latency_seconds_bucket{"));
+    assert!(metrics.contains("\nekiden_lane_rtt_seconds{") && metrics.contains("\nekiden_paths{"), "{metrics}");
     assert_eq!(metrics.matches("\nekiden_up ").count(), 1, "a label wrote a line of its own");
     assert_eq!(promtool(&metrics), "");
     let logged = exporter.lines.recv_timeout(PATIENCE).unwrap();
