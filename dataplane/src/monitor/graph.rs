@@ -1,4 +1,4 @@
-//! `ekiden graph`: the last hour of a tenant, a site, or the drops, as a picture or as numbers.
+//! `ekiden graph`: the last hour of a tenant, a site, a lane, or the drops, as a picture or as numbers.
 
 mod csv;
 mod data;
@@ -20,13 +20,16 @@ pub struct GraphArgs {
     #[command(flatten)]
     segment: SegmentArgs,
     /// The traffic of this tenant
-    #[arg(long, value_name = "ID|SERVICE_CODE", required_unless_present = "drops")]
+    #[arg(long, value_name = "ID|SERVICE_CODE", required_unless_present_any = ["drops", "lane"])]
     tenant: Option<String>,
     /// Only that of this site of it
     #[arg(long, value_name = "NAME", requires = "tenant")]
     site: Option<String>,
+    /// What a lane of a trunk carried, in whole frames
+    #[arg(long, value_name = "TRUNK/NUMBER", conflicts_with = "tenant")]
+    lane: Option<String>,
     /// What was dropped by the whole hub, by reason
-    #[arg(long, conflicts_with = "tenant")]
+    #[arg(long, conflicts_with_all = ["tenant", "lane"])]
     drops: bool,
     /// How far back, as in 90s, 15m or 1h; the hub remembers an hour
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
@@ -55,9 +58,10 @@ pub fn command(args: &GraphArgs, out: &mut impl Write) -> Result<()> {
         _ => bail!("{}: a name ends in .svg, .png or .csv, and with it says what is written", args.output.display()),
     };
     let mut reader = stats::Reader::open(&args.segment.find()?)?;
-    let wanted = match (&args.tenant, args.drops) {
+    let wanted = match (&args.tenant, &args.lane) {
         (Some(tenant), _) => data::Wanted::Traffic { tenant, site: args.site.as_deref() },
-        (None, _) => data::Wanted::Drops,
+        (None, Some(lane)) => data::Wanted::Lane(lane),
+        (None, None) => data::Wanted::Drops,
     };
     let mut data = data::read(&mut reader, wanted, args.last, args.step, stats::Now::read())?;
     let bytes = match format {

@@ -23,6 +23,7 @@ const REASONS: usize = 6;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted<'a> {
     Traffic { tenant: &'a str, site: Option<&'a str> },
+    Lane(&'a str),
     Drops,
 }
 
@@ -92,15 +93,16 @@ pub(super) fn read(
         Wanted::Traffic { tenant, site } => {
             let tenant = find_tenant(&snapshot, tenant)?;
             let site = site.map(|site| find_site(&snapshot, tenant, site)).transpose()?;
-            Some((tenant, site))
+            (Some(tenant), site)
         }
-        Wanted::Drops => None,
+        Wanted::Lane(lane) => (None, Some(find_lane(&snapshot, lane)?)),
+        Wanted::Drops => (None, None),
     };
     let series = match found {
-        Some((tenant, None)) => Series::Tenant(tenant.slot),
-        Some((_, Some(site))) if last_ns <= reader.history_span_ns(Series::Site(site.slot)) => Series::Site(site.slot),
-        Some((_, Some(site))) => Series::SiteLong(site.slot),
-        None => Series::Drop(0),
+        (_, Some(site)) if last_ns <= reader.history_span_ns(Series::Site(site.slot)) => Series::Site(site.slot),
+        (_, Some(site)) => Series::SiteLong(site.slot),
+        (Some(tenant), None) => Series::Tenant(tenant.slot),
+        (None, None) => Series::Drop(0),
     };
     let period_ns = reader.history(series, 0)?.period_ns.max(1);
     let step_ns = step_of(last_ns, step, period_ns)?;
@@ -112,15 +114,16 @@ pub(super) fn read(
     };
 
     let (content, oldest) = match found {
-        Some(_) => {
+        (None, None) => drops(&snapshot, intervals)?,
+        _ => {
             let (intervals, oldest) = intervals(series)?;
             (Content::Traffic(intervals), oldest)
         }
-        None => drops(&snapshot, intervals)?,
     };
     let (title, subtitle) = match found {
-        Some((tenant, site)) => titles(tenant, site),
-        None => ("Dropped packets, by reason".into(), "all tenants".into()),
+        (Some(tenant), site) => titles(tenant, site),
+        (None, Some(lane)) => (format!("lane {}", clean(&lane.name)), "whole frames".into()),
+        (None, None) => ("Dropped packets, by reason".into(), "all tenants".into()),
     };
     let window = times.wall(times.from)..times.wall(times.from + times.n as u64 * step_ns);
     let mut data = Data { title, subtitle, hub: clean(&hub.name), window, step_ns, content, notes: Vec::new() };
@@ -321,6 +324,14 @@ fn find_site<'a>(snapshot: &'a Snapshot, tenant: &'a Tenant, wanted: &str) -> Re
         None => String::new(),
     };
     bail!("tenant {code} has no site {wanted:?}{near}")
+}
+
+fn find_lane<'a>(snapshot: &'a Snapshot, wanted: &str) -> Result<&'a Site> {
+    if let Some((lane, _)) = snapshot.lanes().find(|(lane, _)| lane.name == wanted) {
+        return Ok(lane);
+    }
+    let near = nearest(wanted, snapshot.lanes().map(|(lane, _)| lane.name.as_str()));
+    bail!("hub {} has no lane {wanted:?}{}", clean(&snapshot.hub.name), hint(near))
 }
 
 fn hint(near: Option<&str>) -> String {

@@ -115,6 +115,23 @@ fn a_site_has_its_own_and_near_names_are_offered() {
 }
 
 #[test]
+fn a_lane_has_its_own_in_whole_frames() {
+    let mut hub = hub();
+    hub.trunk();
+    for _ in 0..60 {
+        hub.carry(1, 5, 500);
+        hub.pass();
+    }
+    let lane = |lane| of(&hub, Wanted::Lane(lane), 50, Some(10), hub.now());
+    let data = lane("osaka/1").unwrap();
+    assert_eq!((&*data.title, &*data.subtitle), ("lane osaka/1", "whole frames"));
+    assert_eq!(data.intervals()[1].moved, Some([50, 5000, 0, 5000]));
+    assert_eq!(lane("osaka/0").unwrap().intervals()[1].moved, Some([0; 4]));
+    let said = "hub tokyo-1 has no lane \"osaka/7\"; did you mean \"osaka/0\"?";
+    assert_eq!(lane("osaka/7").unwrap_err().to_string(), said);
+}
+
+#[test]
 fn reasons_beyond_the_colours_are_drawn_together() {
     let mut hub = Hub::new();
     for (n, reason) in wire::DROP_REASONS.iter().take(9).enumerate() {
