@@ -190,6 +190,8 @@ fn what_the_statistics_know_of_a_trunk_is_in_the_report() {
     state.loss_ppm.set(70_000);
     state.session.set(3);
     state.since_ns.set(90_000_000_000);
+    // What never changed is as it was since it was first looked at, which is no change.
+    control.site(SiteSlot(1)).since_ns.set(80_000_000_000);
     state.last_handshake_at.set(80_500_000_000);
     let end = rows.site(SiteSlot(3));
     let fields = [&end.rx_packets, &end.rx_bytes, &end.tx_packets, &end.tx_bytes, &end.staged, &end.rx_over_rate];
