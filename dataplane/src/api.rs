@@ -1,7 +1,8 @@
 //! The hub's own interface: HTTP and JSON over two Unix sockets, served by a thread of its own.
 //!
 //! - `api.sock` (0660) only tells: `GET /v1/status`, `GET /v1/health`, `GET /v1/drops`.
-//! - `control.sock` (0600) changes something: `POST /v1/reload`, `POST /v1/sites/{tenant}/{site}/handshake`. Each change is logged with the
+//! - `control.sock` (0600) changes something: `POST /v1/reload`, `POST /v1/sites/{tenant}/{site}/handshake`,
+//!   `POST /v1/trunks/{trunk}/{lane}/handshake`. Each change is logged with the
 //!   credentials of its caller, as the kernel vouches for them (`SO_PEERCRED`).
 //!
 //! Every answer is JSON; an error is `{"error": "..."}`. This thread knows nothing of the hub: each request goes as a
@@ -63,11 +64,11 @@ pub enum Request {
     Health(oneshot::Sender<()>),
     /// Read the configuration again, and apply it.
     Reload(oneshot::Sender<status::Reload>),
-    /// Start a handshake with a site now, whatever its session.
+    /// Start a handshake with a site, or on a lane of a trunk, now, whatever its session.
     Handshake {
-        /// The site's tenant.
-        tenant: TenantId,
-        /// The site's name.
+        /// The site's tenant; a lane has none.
+        tenant: Option<TenantId>,
+        /// The site's name, or the trunk's and the number of the lane, as in `osaka/0`.
         site: String,
         /// Whether it was begun.
         reply: oneshot::Sender<Result<(), Refused>>,
@@ -94,6 +95,9 @@ pub enum Refused {
     /// The tenant has no site of this name.
     #[error("the tenant has no site of this name")]
     UnknownSite,
+    /// There is no such trunk, or it has no such lane.
+    #[error("the hub has no trunk of this name with a lane of this number; they are numbered from 0")]
+    UnknownLane,
     /// Nobody knows where the site is.
     #[error("the site has no known endpoint: it has never connected, and none is configured")]
     NoEndpoint,
@@ -258,6 +262,7 @@ fn changes(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
         .route("/v1/reload", post(reload))
         .route("/v1/sites/{tenant}/{site}/handshake", post(handshake))
+        .route("/v1/trunks/{trunk}/{lane}/handshake", post(handshake_of_lane))
         .route("/v1/sites/{tenant}/{site}/worker/{worker}", post(move_to_worker))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -295,9 +300,23 @@ async fn handshake(
     request: HttpRequest,
 ) -> Result<Response, Failure> {
     no_body(request.into_body()).await?;
-    let begin = |tenant, site, reply| Request::Handshake { tenant, site, reply };
+    let begin = |tenant, site, reply| Request::Handshake { tenant: Some(tenant), site, reply };
     let outcome = change(&requests, &tenant, &site, begin).await;
     say(&outcome, &caller, &tenant, &site, "handshake begun", "handshake refused");
+    outcome.map(|()| (StatusCode::ACCEPTED, Json(serde_json::json!({ "handshake": "begun" }))).into_response())
+}
+
+async fn handshake_of_lane(
+    State(requests): State<mpsc::Sender<Request>>,
+    Extension(caller): Extension<Caller>,
+    Path((trunk, lane)): Path<(String, String)>,
+    request: HttpRequest,
+) -> Result<Response, Failure> {
+    no_body(request.into_body()).await?;
+    let name = format!("{trunk}/{lane}");
+    let begin = |reply| Request::Handshake { tenant: None, site: name, reply };
+    let outcome = ask(&requests, begin).await.and_then(|answer| answer.map_err(failure));
+    say(&outcome, &caller, &trunk, &lane, "handshake begun", "handshake refused");
     outcome.map(|()| (StatusCode::ACCEPTED, Json(serde_json::json!({ "handshake": "begun" }))).into_response())
 }
 
@@ -333,14 +352,18 @@ async fn change(
 ) -> Result<(), Failure> {
     let id = tenant.parse().ok().and_then(|id| TenantId::new(id).ok());
     let tenant = id.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "a tenant's id is a number below 16777216"))?;
-    ask(requests, |reply| question(tenant, site.to_owned(), reply)).await?.map_err(|refused| {
-        let code = match refused {
-            Refused::UnknownTenant | Refused::UnknownSite | Refused::UnknownWorker => StatusCode::NOT_FOUND,
-            Refused::NoEndpoint | Refused::NothingShared => StatusCode::CONFLICT,
-            Refused::TooSoon => StatusCode::TOO_MANY_REQUESTS,
-        };
-        Failure::new(code, refused.to_string())
-    })
+    ask(requests, |reply| question(tenant, site.to_owned(), reply)).await?.map_err(failure)
+}
+
+fn failure(refused: Refused) -> Failure {
+    let code = match refused {
+        Refused::UnknownTenant | Refused::UnknownSite | Refused::UnknownLane | Refused::UnknownWorker => {
+            StatusCode::NOT_FOUND
+        }
+        Refused::NoEndpoint | Refused::NothingShared => StatusCode::CONFLICT,
+        Refused::TooSoon => StatusCode::TOO_MANY_REQUESTS,
+    };
+    Failure::new(code, refused.to_string())
 }
 
 async fn no_body(body: Body) -> Result<(), Failure> {

@@ -125,6 +125,11 @@ impl Paths {
         path.candidates.iter().any(|candidate| candidate.slot == slot && candidate.alive())
     }
 
+    /// The ends of all paths.
+    pub fn slots(&self) -> impl Iterator<Item = SiteSlot> {
+        self.by_slot.keys().copied()
+    }
+
     /// The paths that an end is a candidate of.
     pub fn of(&self, slot: SiteSlot) -> impl Iterator<Item = (u32, TenantId, IpNet)> {
         let places = self.by_slot.get(&slot).into_iter().flatten();

@@ -1,7 +1,7 @@
-//! Reserve: a bound UDP socket for each WAN address, so that the hub's port is the hub's in the kernel's eyes too.
+//! Reserve: a bound UDP socket for each WAN address and port of the hub, so that its ports are the hub's in the kernel's eyes too.
 //!
 //! XDP takes the hub's datagrams before the kernel sees them, so nobody reads these sockets. They are there for two reasons:
-//! no other program can bind the port, and the kernel finds an owner for an ICMP "too big" that quotes one of the hub's
+//! no other program can bind the ports, and the kernel finds an owner for an ICMP "too big" that quotes one of the hub's
 //! packets. Without one it discards the message; with one it learns the path MTU, which the next route query then tells, and
 //! leaves a note in the socket's error queue, which [`Reserved::too_big`] hands on.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::Poll;
@@ -68,40 +69,43 @@ pub struct TooBig {
     pub mtu: u32,
 }
 
-/// The bound sockets, one for each WAN address.
+/// The bound sockets, one for each WAN address and port.
 pub struct Reserved {
-    port: u16,
-    sockets: BTreeMap<IpAddr, UdpSocket>,
+    ports: RangeInclusive<u16>,
+    sockets: BTreeMap<SocketAddr, UdpSocket>,
 }
 
 impl Reserved {
-    /// None yet; all of them at this UDP port.
-    pub fn new(port: u16) -> Self {
-        Self { port, sockets: BTreeMap::new() }
+    /// None yet; all of them at these UDP ports.
+    pub fn new(ports: RangeInclusive<u16>) -> Self {
+        Self { ports, sockets: BTreeMap::new() }
     }
 
-    /// Reserves the port at an address. Nothing happens if it is reserved already. Needs a tokio runtime.
+    /// Reserves the ports at an address. Nothing happens to those that are reserved already. Needs a tokio runtime.
     pub fn reserve(&mut self, address: IpAddr) -> Result<(), ReserveError> {
-        if self.sockets.contains_key(&address) {
+        self.ports.clone().try_for_each(|port| self.reserve_at(SocketAddr::new(address, port)))
+    }
+
+    fn reserve_at(&mut self, at: SocketAddr) -> Result<(), ReserveError> {
+        if self.sockets.contains_key(&at) {
             return Ok(());
         }
-        let at = SocketAddr::new(address, self.port);
         let socket = open(at).map_err(|source| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => ReserveError::Held { address: at },
             Some(libc::EADDRNOTAVAIL) => ReserveError::NotOurs { address: at },
             _ => ReserveError::System { address: at, source },
         })?;
-        self.sockets.insert(address, socket);
+        self.sockets.insert(at, socket);
         Ok(())
     }
 
-    /// Gives the port at an address free.
+    /// Gives the ports at an address free.
     pub fn release(&mut self, address: IpAddr) {
-        self.sockets.remove(&address);
+        self.sockets.retain(|at, _| at.ip() != address);
     }
 
-    /// The addresses that are reserved.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    /// The addresses and ports that are reserved.
+    pub fn reserved(&self) -> impl Iterator<Item = SocketAddr> {
         self.sockets.keys().copied()
     }
 
@@ -110,7 +114,7 @@ impl Reserved {
     pub async fn too_big(&mut self) -> TooBig {
         loop {
             for (local, socket) in &self.sockets {
-                while let Some(note) = next_note(*local, socket) {
+                while let Some(note) = next_note(local.ip(), socket) {
                     if let Some(too_big) = note {
                         return too_big;
                     }
@@ -211,7 +215,7 @@ mod tests {
     fn the_port_is_ours_and_a_holder_is_named() {
         lab(async |lab: Lab| {
             lab.link(0);
-            let mut reserved = Reserved::new(PORT);
+            let mut reserved = Reserved::new(PORT..=PORT);
             for address in ["10.0.0.1", "fd00:0::1"] {
                 reserved.reserve(ip(address)).unwrap();
                 reserved.reserve(ip(address)).unwrap();
@@ -234,7 +238,24 @@ mod tests {
             let _everywhere = StdSocket::bind(("0.0.0.0", PORT)).unwrap();
             assert!(matches!(reserved.reserve(ip("10.0.0.1")), Err(ReserveError::Held { .. })));
             reserved.reserve(ip("fd00:0::1")).unwrap();
-            assert_eq!(reserved.addresses().collect::<Vec<_>>(), [ip("fd00:0::1")]);
+            assert_eq!(reserved.reserved().collect::<Vec<_>>(), [SocketAddr::new(ip("fd00:0::1"), PORT)]);
+        });
+    }
+
+    #[test]
+    fn every_lane_has_its_port_at_every_address() {
+        lab(async |lab: Lab| {
+            lab.link(0);
+            let mut reserved = Reserved::new(PORT..=PORT + 3);
+            reserved.reserve(ip("10.0.0.1")).unwrap();
+            let taken = |port| StdSocket::bind((ip("10.0.0.1"), port)).is_err();
+            assert!((PORT..=PORT + 3).all(taken) && !taken(PORT + 4));
+            reserved.release(ip("10.0.0.1"));
+            assert!(!(PORT..=PORT + 3).any(taken));
+            // Of several, one may be held by another: those before it are reserved, and the error names it.
+            let _holder = StdSocket::bind((ip("10.0.0.1"), PORT + 2)).unwrap();
+            let error = reserved.reserve(ip("10.0.0.1")).unwrap_err();
+            assert!(matches!(error, ReserveError::Held { address } if address.port() == PORT + 2), "{error}");
         });
     }
 
@@ -252,13 +273,14 @@ mod tests {
                  echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
             );
             let mut underlay = underlay(1);
-            let mut reserved = Reserved::new(PORT);
+            let mut reserved = Reserved::new(PORT..=PORT);
             for (local, remote) in [("10.0.0.1", "192.0.2.7"), ("fd00:0::1", "2001:db8::7")] {
                 reserved.reserve(ip(local)).unwrap();
                 watch_until(&mut underlay, remote, via_with(0, |hop| hop.local = ip(local))).await;
                 // Past the kernel's own knowledge of the path, as the hub sends.
                 let remote_at = SocketAddr::new(ip(remote), 7777);
-                let sent = reserved.sockets[&ip(local)].send_to(&[0; 1400], remote_at).await.unwrap();
+                let sent =
+                    reserved.sockets[&SocketAddr::new(ip(local), PORT)].send_to(&[0; 1400], remote_at).await.unwrap();
                 assert_eq!(sent, 1400);
                 let note = tokio::time::timeout(Duration::from_secs(10), reserved.too_big()).await.unwrap();
                 assert_eq!(note, TooBig { local: ip(local), remote: remote_at, mtu: 1380 });
@@ -267,7 +289,10 @@ mod tests {
             }
             // An ICMP error of another kind is passed over.
             lab.peer("ip route add unreachable 203.0.113.0/24");
-            reserved.sockets[&ip("10.0.0.1")].send_to(&[0; 100], (ip("203.0.113.1"), 7777)).await.unwrap();
+            reserved.sockets[&SocketAddr::new(ip("10.0.0.1"), PORT)]
+                .send_to(&[0; 100], (ip("203.0.113.1"), 7777))
+                .await
+                .unwrap();
             tokio::time::timeout(Duration::from_millis(300), reserved.too_big()).await.unwrap_err();
         });
     }

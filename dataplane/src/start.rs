@@ -297,7 +297,11 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     }
     // What the configuration no longer has is not worth remembering.
     let sites_of = |id| desired.tenants.iter().find(|t| t.id == id).into_iter().flat_map(|t| &t.sites);
-    state.retain(|tenant, site, _| sites_of(tenant).any(|s| *s.name == *site));
+    let lanes = || desired.trunks.iter().flat_map(|trunk| trunk.lane_names());
+    state.retain(|owner, name, _| match owner {
+        Some(tenant) => sites_of(tenant).any(|site| *site.name == *name),
+        None => lanes().any(|lane| lane == name),
+    });
     caps::confine(&needs)?;
 
     // 2. XDP, memory, sockets.
@@ -308,6 +312,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     let session_bits = crate::control::session_bits(room);
     let mut options = bpf::Options::new(&*desired.hub.name, desired.hub.listen_port.get());
     (options.session_bits, options.pin_root) = (session_bits, places.pins.clone());
+    options.listen_ports = desired.listen_ports().collect();
     let devices = devices(&desired)?;
     let queues = devices.iter().map(queues).max().unwrap_or(1);
     options.rings = bpf::Rings { ports: devices.len() as u16, queues, entries: RING };
@@ -405,7 +410,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
         let names: Vec<_> = ports.iter().map(|port| (port.index, port.name.clone())).collect();
         let underlay =
             Underlay::open(names, desired.hub.listen_port.get()).context("could not follow the kernel's routing")?;
-        let reserved = Reserved::new(desired.hub.listen_port.get());
+        let reserved = Reserved::new(desired.listen_ports());
         let _api = Api::start(&claim, request_in)?;
         let facts = Facts {
             started: std::time::SystemTime::now(),

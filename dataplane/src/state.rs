@@ -28,7 +28,7 @@ const FILE: &str = "peers";
 const UNFINISHED: &str = "peers.new";
 const CORRUPT: &str = "peers.corrupt";
 
-/// What is known of a site's peer.
+/// What is known of a peer: a site's, or a lane's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The public key that the rest belongs to: another key's timestamps say nothing about this one's.
@@ -41,7 +41,10 @@ pub struct Known {
     pub timestamp: Option<[u8; 12]>,
 }
 
-type Peers = BTreeMap<TenantId, BTreeMap<String, Known>>;
+/// Whose a peer is: a tenant's, as sites are, or the hub's own, as the lanes of trunks are.
+pub type Owner = Option<TenantId>;
+
+type Peers = BTreeMap<Owner, BTreeMap<String, Known>>;
 
 /// What the hub remembers, and where.
 #[derive(Debug)]
@@ -108,8 +111,8 @@ impl State {
     }
 
     /// What is known of a site, if it still has the key that it is known by.
-    pub fn known(&self, tenant: TenantId, site: &str, public_key: &[u8; 32]) -> Option<&Known> {
-        self.peers.get(&tenant)?.get(site).filter(|known| known.public_key == *public_key)
+    pub fn known(&self, owner: Owner, site: &str, public_key: &[u8; 32]) -> Option<&Known> {
+        self.peers.get(&owner)?.get(site).filter(|known| known.public_key == *public_key)
     }
 
     /// How many sites something is known of.
@@ -123,8 +126,8 @@ impl State {
     }
 
     /// Remembers a site, in the place of what was known of it.
-    pub fn remember(&mut self, tenant: TenantId, site: &str, known: Known) {
-        let sites = self.peers.entry(tenant).or_default();
+    pub fn remember(&mut self, owner: Owner, site: &str, known: Known) {
+        let sites = self.peers.entry(owner).or_default();
         if sites.get(site) != Some(&known) {
             sites.insert(site.into(), known);
             self.dirty = true;
@@ -145,10 +148,10 @@ impl State {
     }
 
     /// Forgets every site for which `keep` says no: those that the configuration no longer has.
-    pub fn retain(&mut self, mut keep: impl FnMut(TenantId, &str, &Known) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(Owner, &str, &Known) -> bool) {
         let before = self.len();
-        for (tenant, sites) in &mut self.peers {
-            sites.retain(|site, known| keep(*tenant, site, known));
+        for (owner, sites) in &mut self.peers {
+            sites.retain(|site, known| keep(*owner, site, known));
         }
         self.peers.retain(|_, sites| !sites.is_empty());
         self.dirty |= self.len() != before;
@@ -225,7 +228,9 @@ struct Head {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
-    tenant: u32,
+    /// A lane of a trunk has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<u32>,
     #[serde(borrow)]
     site: Cow<'a, str>,
     /// Base64, as `wg` shows it.
@@ -240,10 +245,10 @@ fn emit(peers: &Peers, stamped: Option<[u8; 12]>) -> Vec<u8> {
     let sites = peers.values().map(BTreeMap::len).sum();
     let mut text = Vec::with_capacity(256 * sites + 64);
     push(&mut text, &Head { ekiden_peers: VERSION, sites, stamped: stamped.map(|bytes| hex(&bytes)) });
-    for (tenant, sites) in peers {
+    for (owner, sites) in peers {
         for (site, known) in sites {
             let line = Line {
-                tenant: tenant.as_u32(),
+                tenant: owner.map(TenantId::as_u32),
                 site: site.into(),
                 public_key: BASE64.encode(known.public_key).into(),
                 endpoint: known.endpoint,
@@ -275,8 +280,8 @@ fn parse(text: &[u8]) -> Result<(Peers, Option<[u8; 12]>), String> {
     let mut peers = Peers::new();
     let mut sites = 0;
     for (text, number) in lines {
-        let (tenant, site, known) = parse_line(text).map_err(|why| format!("line {number}: {why}"))?;
-        if peers.entry(tenant).or_default().insert(site, known).is_some() {
+        let (owner, site, known) = parse_line(text).map_err(|why| format!("line {number}: {why}"))?;
+        if peers.entry(owner).or_default().insert(site, known).is_some() {
             return Err(format!("line {number}: this site was there before"));
         }
         sites += 1;
@@ -288,9 +293,10 @@ fn parse(text: &[u8]) -> Result<(Peers, Option<[u8; 12]>), String> {
     }
 }
 
-fn parse_line(text: &str) -> Result<(TenantId, String, Known), String> {
+fn parse_line(text: &str) -> Result<(Owner, String, Known), String> {
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let tenant = TenantId::new(line.tenant.into()).map_err(|error| error.to_string())?;
+    let id = |id: u32| TenantId::new(id.into()).map_err(|error| error.to_string());
+    let owner = line.tenant.map(id).transpose()?;
     let key = BASE64.decode(line.public_key.as_ref()).ok().and_then(|key| key.try_into().ok());
     let timestamp = line.tai64n.map(|text| unhex(&text).ok_or("a TAI64N is 24 hexadecimal digits")).transpose()?;
     let known = Known {
@@ -299,7 +305,7 @@ fn parse_line(text: &str) -> Result<(TenantId, String, Known), String> {
         local: line.local,
         timestamp,
     };
-    Ok((tenant, line.site.into_owned(), known))
+    Ok((owner, line.site.into_owned(), known))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -323,8 +329,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn tenant(id: u64) -> TenantId {
-        TenantId::new(id).unwrap()
+    fn tenant(id: u64) -> Owner {
+        Some(TenantId::new(id).unwrap())
     }
 
     fn known(n: u32) -> Known {

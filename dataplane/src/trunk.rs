@@ -34,7 +34,7 @@ const _: () = {
 };
 
 /// A trunk, as workers need it: replaced as a whole when anything of it changes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Trunk {
     /// All lanes, in their order: each has a session and a way of its own, like a site's.
     pub lanes: ArrayVec<SiteSlot, LANES_MAX>,

@@ -68,13 +68,16 @@ fn answer(request: Request, report: &Status) {
             applied: &*report.hub.name != "broken",
             text: if &*report.hub.name == "broken" { "a:1: bad\nb:2: worse".into() } else { "1 site added".into() },
         })),
-        Request::Handshake { tenant, site, reply } => drop(reply.send(match (tenant.as_u32(), site.as_str()) {
-            (1001, "a / 大阪") => Ok(()),
-            (1001, "silent") => Err(Refused::NoEndpoint),
-            (1001, "hasty") => Err(Refused::TooSoon),
-            (1001, _) => Err(Refused::UnknownSite),
-            _ => Err(Refused::UnknownTenant),
-        })),
+        Request::Handshake { tenant, site, reply } => {
+            drop(reply.send(match (tenant.map(TenantId::as_u32), site.as_str()) {
+                (Some(1001), "a / 大阪") | (None, "osaka/3") => Ok(()),
+                (Some(1001), "silent") => Err(Refused::NoEndpoint),
+                (Some(1001), "hasty") => Err(Refused::TooSoon),
+                (Some(1001), _) => Err(Refused::UnknownSite),
+                (None, _) => Err(Refused::UnknownLane),
+                _ => Err(Refused::UnknownTenant),
+            }))
+        }
         Request::Move { site, worker, reply, .. } => drop(reply.send(match (site.as_str(), worker) {
             ("a", 0..2) => Ok(()),
             ("a", _) => Err(Refused::UnknownWorker),
@@ -194,7 +197,8 @@ fn bad_requests_get_an_error_in_json() {
     .concat();
     let worker = "the hub has no worker of this number; they are numbered from 0";
     let shared = "no port has a queue that workers share, so the NIC decides who receives what";
-    let cases: [(&Path, Vec<u8>, &str, &str); 15] = [
+    let lane = "the hub has no trunk of this name with a lane of this number; they are numbered from 0";
+    let cases: [(&Path, Vec<u8>, &str, &str); 16] = [
         (&api, line("GET", "/"), "404", "no such path: /"),
         (&api, line("GET", "/v1/../etc/passwd"), "404", "no such path: /v1/../etc/passwd"),
         (&api, line("POST", "/v1/status"), "405", "POST is not for /v1/status"),
@@ -204,6 +208,7 @@ fn bad_requests_get_an_error_in_json() {
         (&control, line("POST", "/v1/sites/16777216/a/handshake"), "404", "a tenant's id is a number below 16777216"),
         (&control, line("POST", "/v1/sites/7/a/handshake"), "404", "no tenant has this id"),
         (&control, line("POST", "/v1/sites/1001/z/handshake"), "404", "the tenant has no site of this name"),
+        (&control, line("POST", "/v1/trunks/osaka/4/handshake"), "404", lane),
         (&api, line("POST", "/v1/sites/1001/a/worker/1"), "404", "no such path: /v1/sites/1001/a/worker/1"),
         (&control, line("POST", "/v1/sites/1001/a/worker/2"), "404", worker),
         (&control, line("POST", "/v1/sites/1001/a/worker/-1"), "404", worker),
@@ -340,6 +345,8 @@ fn each_change_is_logged_with_the_credentials_of_its_caller() {
         let begin = |site: &str| post::<serde_json::Value>(&socket, &format!("/v1/sites/1001/{site}/handshake"));
         let moved = post::<serde_json::Value>(&socket, "/v1/sites/1001/a/worker/1");
         assert_eq!(moved.unwrap(), serde_json::json!({ "worker": 1 }));
+        let of_lane = post::<serde_json::Value>(&socket, "/v1/trunks/osaka/3/handshake");
+        assert_eq!(of_lane.unwrap(), serde_json::json!({ "handshake": "begun" }));
         let outcomes = [begin("a%20%2F%20%E5%A4%A7%E9%98%AA"), begin("silent"), begin("hasty")];
         stop.send(true).unwrap();
         outcomes

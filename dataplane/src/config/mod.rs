@@ -23,6 +23,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -37,7 +38,7 @@ pub use keys::{PresharedKey, PrivateKey, PublicKey};
 pub use machine::{Interface, Machine, group_id, validate_machine};
 pub use policy::{Dscp, Filter, Rate, Rates};
 pub use route::{PRIORITY, Route, Via};
-pub use trunk::{Carries, LANES_MAX, Trunk};
+pub use trunk::{Carries, LANES_MAX, Trunk, cipher_name};
 pub use values::{HubName, Label, Name, PortName};
 
 /// Reads `path` and what it includes, and the key files that they name.
@@ -76,6 +77,13 @@ impl Desired {
     /// Whether tenants are attached to a port.
     pub fn has_ends(&self, port: &PortName) -> bool {
         self.tenants.iter().flat_map(|tenant| &tenant.access).any(|end| end.port == *port)
+    }
+
+    /// The UDP ports at which the hub is reached: the one of its sites, and as many from there on as any trunk has lanes.
+    pub fn listen_ports(&self) -> RangeInclusive<u16> {
+        let first = self.hub.listen_port.get();
+        let lanes = self.trunks.iter().map(|trunk| u16::from(trunk.lanes.get())).max().unwrap_or(1);
+        first..=first.saturating_add(lanes - 1)
     }
 
     /// Between which addresses of the hub and of a site the pings go that measure its way; none: it is not measured.

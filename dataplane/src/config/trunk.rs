@@ -87,6 +87,19 @@ impl Trunk {
     pub fn lane_name(&self, lane: usize) -> String {
         format!("{}/{lane}", self.name)
     }
+
+    /// What all lanes are called.
+    pub fn lane_names(&self) -> impl Iterator<Item = String> + '_ {
+        (0..usize::from(self.lanes.get())).map(|lane| self.lane_name(lane))
+    }
+}
+
+/// The name of a cipher in the configuration.
+pub fn cipher_name(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+        Cipher::Aes256Gcm => "aes-256-gcm",
+    }
 }
 
 /// How a trunk's name in a tenant begins; no site's does.

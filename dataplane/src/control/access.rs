@@ -74,7 +74,7 @@ impl Ends {
         self.all.iter()
     }
 
-    fn at(&self, slot: SiteSlot) -> Option<&End> {
+    pub(super) fn at(&self, slot: SiteSlot) -> Option<&End> {
         self.all.get(slot.0.checked_sub(self.first)? as usize)
     }
 }

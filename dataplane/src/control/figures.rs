@@ -3,6 +3,7 @@
 use super::{Control, SWEEP_PARTS};
 use crate::clock;
 use crate::config::{Desired, Filter};
+use crate::liveness;
 use crate::seats::Seats;
 use crate::start::{Port, RING};
 use classifier::filter::Action;
@@ -43,6 +44,7 @@ impl Control {
             }
             self.write_hub(now);
             self.write_ends();
+            self.write_carried();
         }
         self.segment.tick(now, part, SWEEP_PARTS);
     }
@@ -130,6 +132,33 @@ impl Control {
         state.last_handshake_at.set(site.peer.last_handshake().map_or(0, |at| at.0));
         state.located.set(site.endpoint.is_some().into());
         state.shed_packets.set(self.shed(slot));
+        self.write_lane(slot);
+    }
+
+    /// What is known of a lane besides, if it is one.
+    pub(super) fn write_lane(&self, slot: SiteSlot) {
+        let (site, state) = (&self.sites[slot.index()], self.figures.site(slot));
+        let Some(lane) = &site.lane else { return };
+        let known = lane.liveness.figures();
+        state.up.set((known.state != liveness::State::Down).into());
+        state.rtt_us.set(known.round_trip.map_or(0, |time| (time.as_micros() as u64).max(1)));
+        state.jitter_us.set(known.jitter.as_micros() as u64);
+        state.probes_sent.set(known.sent);
+        state.probes_lost.set(known.missed - known.late);
+        state.loss_ppm.set((u64::from(known.recent_lost) * 1_000_000).checked_div(known.recent.into()).unwrap_or(0));
+        state.changes.set(known.changes);
+        state.since_ns.set(known.since.0);
+        state.mtu.set(site.way.out.as_ref().map_or(0, |path| path.payload_max.into()));
+    }
+
+    /// What trunks carry has no session: it is up with its trunk.
+    fn write_carried(&self) {
+        for (slot, _, place, ..) in self.seats.all_carried(&self.desired) {
+            let (up, state) = (self.trunks.is_up(place), self.figures.site(slot));
+            state.session.set(if up { 5 } else { 0 });
+            state.located.set(up.into());
+            state.shed_packets.set(0);
+        }
     }
 
     /// What XDP kept from the rings of this site.

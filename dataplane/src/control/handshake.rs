@@ -5,10 +5,10 @@ use super::{Control, Endpoint};
 use crate::clock;
 use crate::mailbox::{Order, Parcel, Source};
 use crate::reassembly::Outcome;
-use crypto::HandshakeError;
 use crypto::cookie::Verdict;
-use crypto::message::{self, Kind, Outgoing};
+use crypto::message::{Kind, Outgoing};
 use crypto::peer::Action;
+use crypto::{HandshakeError, OpenedInitiation, Protocol};
 use std::time::Duration;
 use wire::{DropReason, HANDSHAKE_TOS, Malformed, Outer, PortIndex, SiteSlot, Template};
 
@@ -27,7 +27,12 @@ impl Control {
         let frame = parcel.frame();
         let port = match parcel.from {
             Source::Port(port) => port,
-            Source::Lane(_) => return self.figures.drops.count(DropReason::TrunkControl, frame.len()),
+            Source::Lane(slot) => {
+                if let Err(reason) = self.hear_hub(slot, frame) {
+                    self.figures.drops.count(reason, frame.len());
+                }
+                return;
+            }
         };
         if let Some(heard) = self.hear_access(port, frame) {
             if let Err(reason) = heard {
@@ -55,11 +60,12 @@ impl Control {
         }
     }
 
-    /// Whether a whole frame is a data message to the hub's port.
+    /// Whether a whole frame is a data message to one of the hub's ports.
     fn is_data(&self, frame: &[u8]) -> bool {
         Outer::parse(frame).is_ok_and(|outer| {
-            outer.destination().port() == self.desired.hub.listen_port.get()
-                && message::kind(&frame[outer.payload]) == Some(Kind::Data)
+            let datagram = &frame[outer.payload.clone()];
+            let kind = Protocol::of(datagram).and_then(|protocol| protocol.kind(datagram));
+            self.desired.listen_ports().contains(&outer.destination().port()) && kind == Some(Kind::Data)
         })
     }
 
@@ -77,7 +83,8 @@ impl Control {
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let now = clock::now();
-        let kind = message::kind(datagram).ok_or(DropReason::OuterNotWireguard)?;
+        let protocol = Protocol::of(datagram).ok_or(DropReason::OuterNotWireguard)?;
+        let kind = protocol.kind(datagram).ok_or(DropReason::OuterNotWireguard)?;
         if self.workers[worker].0.parcels_waiting() >= LOADED {
             self.loaded_until = self.loaded_until.max(now + LOADED_FOR);
         }
@@ -87,7 +94,11 @@ impl Control {
         //    starts is under load by the responses that it asked for; a cookie would make each site wait 5 s.
         if matches!(kind, Kind::Initiation | Kind::Response) {
             let loaded = now < self.loaded_until && kind == Kind::Initiation;
-            match self.checker.check(datagram, outer.source(), loaded, now, &mut fill_random).map_err(refused)? {
+            let checker = match protocol {
+                Protocol::WireGuard => &mut self.checker,
+                Protocol::Trunk => &mut self.trunks.checker,
+            };
+            match checker.check(datagram, outer.source(), loaded, now, &mut fill_random).map_err(refused)? {
                 Verdict::Pass => {}
                 Verdict::Answer(cookie) => {
                     self.figures.hub.cookies_sent.add(1);
@@ -101,10 +112,12 @@ impl Control {
         let endpoint = Endpoint { remote: outer.source(), local: Some(outer.destination().ip()) };
         match kind {
             Kind::Initiation => {
-                let opened = crypto::open_initiation(&self.identity, datagram).map_err(refused)?;
-                let slot = *self.by_key.get(opened.remote()).ok_or(DropReason::HandshakePeerUnknown)?;
+                let (slot, opened) = self.initiator(protocol, datagram, outer.destination().port())?;
                 let (result, actions) =
                     self.ask(slot, |peer, identity, cx, out| peer.on_initiation(identity, opened, cx, out));
+                if let Err(HandshakeError::Suite { offered }) = result {
+                    self.say_suite(Some(slot), offered);
+                }
                 let site = &self.sites[slot.index()];
                 let elsewhere = site.endpoint.is_some_and(|known| known.remote != endpoint.remote);
                 if result.is_ok() && elsewhere && !site.proven {
@@ -127,10 +140,44 @@ impl Control {
         }
     }
 
-    /// The site that a response or cookie reply answers, by the index that we gave.
+    /// Who made an initiation that came to this port of the hub.
+    fn initiator(
+        &mut self,
+        protocol: Protocol,
+        datagram: &[u8],
+        port: u16,
+    ) -> Result<(SiteSlot, OpenedInitiation), DropReason> {
+        let lane = port.wrapping_sub(self.desired.hub.listen_port.get());
+        let slot = match protocol {
+            Protocol::WireGuard if lane != 0 => return Err(DropReason::HandshakeLane),
+            Protocol::WireGuard => {
+                let opened = crypto::open_initiation(&self.identity, datagram).map_err(refused)?;
+                (self.by_key.get(opened.remote()).copied(), opened)
+            }
+            Protocol::Trunk => {
+                let opened = crypto::open_trunk_initiation(&self.identity, datagram).map_err(|error| {
+                    if let HandshakeError::Suite { offered } = error {
+                        self.say_suite(None, offered);
+                    }
+                    refused(error)
+                })?;
+                let of_port = opened.profile().lane().filter(|offered| u16::from(*offered) == lane);
+                let number = of_port.ok_or(DropReason::HandshakeLane)?;
+                (self.trunks.by_key.get(&(*opened.remote(), number)).copied(), opened)
+            }
+        };
+        let (Some(slot), opened) = slot else { return Err(DropReason::HandshakePeerUnknown) };
+        Ok((slot, opened))
+    }
+
+    /// The peer that a response or cookie reply answers, by the index that we gave.
     fn answered(&self, datagram: &[u8]) -> Result<SiteSlot, DropReason> {
-        let index = message::receiver(datagram).ok_or(DropReason::OuterNotWireguard)?;
-        self.slots.owner(index).ok_or(DropReason::HandshakeUnsolicited)
+        let protocol = Protocol::of(datagram).ok_or(DropReason::OuterNotWireguard)?;
+        let index = protocol.receiver(datagram).ok_or(DropReason::OuterNotWireguard)?;
+        // Whose protocol is another has nothing to answer.
+        let owner = self.slots.owner(index);
+        let owner = owner.filter(|slot| self.sites[slot.index()].peer.profile().protocol() == protocol);
+        owner.ok_or(DropReason::HandshakeUnsolicited)
     }
 
     /// An authentic handshake message says where its site is; what the site is to be sent now goes there.
@@ -183,8 +230,8 @@ fn refused(error: HandshakeError) -> DropReason {
     match error {
         HandshakeError::Malformed => DropReason::OuterNotWireguard,
         HandshakeError::Mac1 => DropReason::HandshakeMac1,
-        // Sites have one suite: this is a trunk's.
-        HandshakeError::Auth | HandshakeError::Suite { .. } => DropReason::HandshakeAuth,
+        HandshakeError::Auth => DropReason::HandshakeAuth,
+        HandshakeError::Suite { .. } => DropReason::HandshakeSuite,
         HandshakeError::Replayed => DropReason::HandshakeReplayed,
         HandshakeError::Rate => DropReason::HandshakeRate,
         HandshakeError::Unsolicited => DropReason::HandshakeUnsolicited,

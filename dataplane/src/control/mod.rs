@@ -17,6 +17,7 @@ mod report;
 mod sites;
 mod slots;
 mod timers;
+mod trunks;
 
 pub use figures::enter;
 pub use report::Facts;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use timers::Timers;
 use tokio::sync::Notify as Wake;
 use tokio::sync::mpsc;
+use trunks::Trunks;
 use wire::{PortIndex, SiteSlot, TenantId};
 
 /// Every site's activity is looked at once in this time: the grain of the timers that traffic sets.
@@ -133,6 +135,7 @@ pub struct Control {
     sites: Sites,
     ends: access::Ends,
     by_key: AHashMap<PublicKey, SiteSlot>,
+    trunks: Trunks,
     /// What is known of the way to each remote, and who wants to know.
     reach: AHashMap<Watched, (Option<Reach>, Vec<SiteSlot>)>,
     slots: Slots,
@@ -205,10 +208,12 @@ impl Control {
         }
         let sites = Sites::of(&desired, &seats, facts.room, &state, workers.len());
         let ends = access::Ends::new(&desired, &seats);
-        let by_key = sites.iter().map(|(slot, site)| (*site.peer.remote(), slot)).collect();
+        let of_tenants = sites.iter().filter(|(_, site)| site.tenant.is_some());
+        let by_key = of_tenants.map(|(slot, site)| (*site.peer.remote(), slot)).collect();
         let startup = sites.iter().filter(|(_, site)| site.endpoint.is_some()).map(|(slot, _)| slot).collect();
         let frame_size = ports.first().map_or(2048, crate::start::Port::frame_size);
         Self {
+            trunks: Trunks::new(&desired, &seats, &identity),
             reserved,
             notify,
             reload: Reload::new(tables, paths, stats_file),
@@ -277,7 +282,10 @@ impl Control {
         loop {
             self.hear_workers();
             self.run_timers();
-            let next = [self.timers.next(), self.probes.next(), self.ends.next()].into_iter().flatten().min();
+            let next = [self.timers.next(), self.probes.next(), self.ends.next(), self.trunks.next()]
+                .into_iter()
+                .flatten()
+                .min();
             let wait = next.map_or(SWEEP, |at| at.since(clock::now()));
             if self.workers.iter().any(|(mail, _)| !mail.is_quiet()) {
                 // More waits than one turn reads: go on at once, but let the runtime look at its sockets and signals
@@ -317,6 +325,8 @@ impl Control {
             }
         }
         self.open_ends()?;
+        self.tell_trunks();
+        self.lay_paths();
         for port in &mut self.ports {
             port.attach(&mut self.steering)?;
         }
@@ -325,7 +335,7 @@ impl Control {
         caps::settle(&caps::needs(self.desired.hub.listen_port.get(), access))?;
         seccomp::confine(access)?;
         let summary =
-            format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.sites.iter().count());
+            format!("{} ports, {} workers, {} sites", self.ports.len(), self.workers.len(), self.by_key.len());
         tracing::info!("hub {} is ready: {summary}", &*self.desired.hub.name);
         self.notify.ready(&summary);
         Ok(())
@@ -491,6 +501,7 @@ impl Control {
         }
         self.withdrawn.retain_mut(|session| Arc::get_mut(session).is_none());
         self.reload.sweep(now);
+        self.trunks.sweep();
     }
 
     fn run_timers(&mut self) {
@@ -500,6 +511,7 @@ impl Control {
         }
         self.poll_probes();
         self.poll_ends();
+        self.poll_trunks();
     }
 
     fn poll(&mut self, slot: SiteSlot) {
@@ -508,6 +520,7 @@ impl Control {
         self.with_peer(slot, |peer, identity, cx, out| next = peer.poll(identity, &activity, cx, out));
         self.write_site(slot);
         self.timers.set(slot, next);
+        self.keep_lane(slot);
     }
 
     /// What all workers together did for a site.
@@ -515,9 +528,10 @@ impl Control {
         let latest = |field: fn(&stats::SiteRow) -> &stats::Counter| {
             Time(self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).max().unwrap_or(0))
         };
+        let told_at = self.sites[slot.index()].lane.as_ref().map_or(Time(0), |lane| lane.told_at);
         Activity {
-            data_sent: latest(|row| &row.data_sent_at),
-            any_sent: latest(|row| &row.any_sent_at),
+            data_sent: latest(|row| &row.data_sent_at).max(told_at),
+            any_sent: latest(|row| &row.any_sent_at).max(told_at),
             data_received: latest(|row| &row.data_received_at),
             any_received: latest(|row| &row.any_received_at),
             sealed: self.sites[slot.index()].sending.and_then(|i| self.sessions.get(&i)).map_or(0, |s| s.sent()),
@@ -603,8 +617,11 @@ impl Control {
         Ok(())
     }
 
-    fn handshake_now(&mut self, tenant: TenantId, site: &str) -> Result<(), Refused> {
-        let slot = self.slot_of(tenant, site)?;
+    fn handshake_now(&mut self, tenant: Option<TenantId>, name: &str) -> Result<(), Refused> {
+        let slot = match tenant {
+            Some(tenant) => self.slot_of(tenant, name)?,
+            None => self.lane_of(name).ok_or(Refused::UnknownLane)?,
+        };
         if self.sites[slot.index()].endpoint.is_none() {
             return Err(Refused::NoEndpoint);
         }

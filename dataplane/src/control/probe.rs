@@ -81,9 +81,14 @@ impl Probing {
 impl Control {
     /// A session with a site can carry data from now on.
     pub(super) fn probe_with_session(&mut self, slot: SiteSlot) {
-        if let Some(probing) = &mut self.sites[slot.index()].probing {
+        let site = &mut self.sites[slot.index()];
+        if let Some(probing) = &mut site.probing {
             probing.search.session(clock::now());
             self.probes.set(slot, probing.search.next());
+        }
+        if let Some(lane) = &mut site.lane {
+            lane.mtu.session(clock::now());
+            self.probes.set(slot, clock::now());
         }
     }
 
@@ -91,7 +96,10 @@ impl Control {
     pub(super) fn poll_probes(&mut self) {
         let now = clock::now();
         while let Some(slot) = self.probes.due(now) {
-            self.probe(slot);
+            match self.sites[slot.index()].lane {
+                Some(_) => self.poll_lane(slot),
+                None => self.probe(slot),
+            }
         }
     }
 

@@ -85,6 +85,18 @@ impl Reload {
         }
     }
 
+    /// The prefixes that several ends lead to.
+    pub(super) fn paths(&self) -> &[PathSpec] {
+        &self.paths
+    }
+
+    /// The path in this place of [`Reload::paths`] leads to that end, in every worker at once.
+    pub(super) fn switch(&self, place: u32, end: SiteSlot) {
+        if let Some(path) = self.paths.get(place as usize) {
+            self.tables.switch(path.id, end);
+        }
+    }
+
     /// Frees what no worker has any more.
     pub(super) fn sweep(&mut self, now: Time) {
         self.tables_before.retain_mut(|tables| Arc::get_mut(tables).is_none());
@@ -210,6 +222,8 @@ impl Control {
         for changed in plan.changed {
             self.change_site(&changed);
         }
+        self.tell_trunks();
+        self.lay_paths();
         Ok(plan.summary.to_string())
     }
 

@@ -2,10 +2,11 @@
 
 use super::Control;
 use crate::clock;
-use crate::config::Role;
+use crate::config::{self, Carries, Role};
 use crate::logging::rfc3339;
 use crate::status;
 use crate::underlay::Reach;
+use ahash::AHashMap;
 use crypto::Time;
 use crypto::aead::{Backend, Cipher, Library};
 use stats::{Snapshot, Traffic};
@@ -60,7 +61,7 @@ impl Control {
             ports,
             workers: counted.workers.iter().map(|worker| self.worker(worker)).collect(),
             books: self.books(&counted),
-            trunks: Vec::new(),
+            trunks: (0..self.desired.trunks.len()).map(|place| self.trunk(place, &counted)).collect(),
             tenants: (0..self.desired.tenants.len()).map(|place| self.tenant(place, &counted)).collect(),
             drops: counted.drops.iter().filter_map(drop).collect(),
             warnings: self.facts.warnings.clone(),
@@ -181,16 +182,79 @@ impl Control {
         let drops = found.into_iter().flat_map(|found| &found.drops);
         let drops = drops
             .filter_map(|(number, packets, _)| Some((DropReason::from_number(*number)?.name().to_owned(), *packets)));
+        let sites = self.seats.sites_of(place).iter().map(|slot| self.site(*slot, counted));
         status::Tenant {
             id: tenant.id.as_u32(),
             service_code: tenant.service_code.as_ref().map(|code| code.to_string()),
             label: Some(tenant.label.to_string()).filter(|label| !label.is_empty()),
-            sites: self.seats.sites_of(place).iter().map(|slot| self.site(*slot, counted)).collect(),
+            sites: sites.chain(self.carried(place, counted)).collect(),
             access: self.ends.iter().filter(|end| end.tenant == slot).map(|end| self.access(end, counted)).collect(),
-            paths: Vec::new(),
+            paths: self.paths(place),
             drops: drops.collect(),
             filter: found.into_iter().flat_map(|found| counted.rules_of(found)).map(rule).collect(),
         }
+    }
+
+    /// What trunks carry of a tenant.
+    fn carried(&self, place: usize, counted: &Snapshot) -> impl Iterator<Item = status::Site> {
+        let ends = self.seats.carried(place).iter().zip(&self.desired.trunks).enumerate();
+        ends.filter_map(|(n, (slot, trunk))| {
+            let slot = (*slot)?;
+            let found = counted.sites.binary_search_by_key(&slot.index(), |found| found.slot);
+            let found = found.ok().map(|at| &counted.sites[at]);
+            Some(status::Site::carried(&trunk.name, self.trunks.is_up(n), found))
+        })
+    }
+
+    fn trunk(&self, place: usize, counted: &Snapshot) -> status::Trunk {
+        let configured = &self.desired.trunks[place];
+        let trunk = status::Trunk::counted(&configured.name, counted, clock::now().0);
+        let endpoint = |slot: &SiteSlot| self.sites[slot.index()].endpoint.map(|endpoint| endpoint.remote);
+        let endpoints = self.seats.lanes(place).iter().map(endpoint);
+        let lanes = trunk.lanes.into_iter().zip(endpoints);
+        status::Trunk {
+            public_key: configured.public_key.to_string(),
+            up: self.trunks.is_up(place),
+            cipher: config::cipher_name(configured.cipher).into(),
+            tenants: match &configured.carries {
+                Carries::All => status::Carries::All,
+                Carries::Some(tenants) => status::Carries::Some(tenants.iter().map(|id| id.as_u32()).collect()),
+            },
+            transit: configured.transit,
+            endpoint: configured.endpoint.or_else(|| endpoint(self.seats.lanes(place).first()?)),
+            lanes: lanes.map(|(lane, endpoint)| status::Lane { endpoint, ..lane }).collect(),
+            announced: self.trunks.announced(place),
+            ..trunk
+        }
+    }
+
+    /// The prefixes of a tenant that several ends lead to.
+    fn paths(&self, place: usize) -> Vec<status::Paths> {
+        let (tenant, slot) = (&self.desired.tenants[place], self.seats.tenant(place));
+        let sites =
+            self.seats.sites_of(place).iter().copied().zip(tenant.sites.iter().map(|site| site.name.to_string()));
+        let access = self.ends.iter().filter(|end| end.tenant == slot).map(|end| (end.slot, end.name.clone()));
+        let trunks = self.seats.carried(place).iter().zip(&self.desired.trunks);
+        let trunks = trunks.filter_map(|(slot, trunk)| Some(((*slot)?, trunk.end_name())));
+        let names: AHashMap<SiteSlot, String> = sites.chain(access).chain(trunks).collect();
+        let name = |slot: &SiteSlot| names.get(slot).cloned().unwrap_or_default();
+        let paths = (0..).zip(self.reload.paths()).filter(|(_, path)| path.tenant == slot);
+        let paths = paths.filter_map(|(id, path)| {
+            let active = self.trunks.paths.active(id)?;
+            let alive = |slot| self.trunks.paths.alive(id, slot);
+            let candidate = |(priority, slot): &(u16, SiteSlot)| status::Candidate {
+                via: name(slot),
+                priority: *priority,
+                alive: alive(*slot),
+            };
+            Some(status::Paths {
+                prefix: path.prefix.to_string(),
+                via: name(&active),
+                alive: alive(active),
+                candidates: path.candidates.iter().map(candidate).collect(),
+            })
+        });
+        paths.collect()
     }
 
     fn access(&self, end: &super::access::End, counted: &Snapshot) -> status::Access {

@@ -1,25 +1,27 @@
-//! A site as control knows it: its peer, where it is, and the way there; and what its state machine wants done.
+//! A site as control knows it: its peer, where it is, and the way there; and what its state machine wants done. A lane of a trunk is a
+//! peer like any other: so it is one of these, too.
 
 use super::probe::Probing;
+use super::trunks::Lane;
 use super::{Control, SAVE, unix_now};
 use crate::clock;
-use crate::config::{self, Desired, Name, Role};
+use crate::config::{self, Desired, Role};
 use crate::mailbox::Order;
 use crate::seats::Seats;
 use crate::sites::{Path, Way};
 use crate::state::{Known, State};
 use crate::underlay::Reach;
 use bpf::{SessionEntry, SessionState};
-use crypto::Identity;
 use crypto::message::Outgoing;
 use crypto::peer::{Action, Context, Peer};
+use crypto::{Identity, Profile};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
-use wire::{DropReason, Endpoints, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantId, TenantSlot};
+use wire::{DropReason, Endpoints, HANDSHAKE_TOS, PortIndex, SiteSlot, Template, TenantId, TenantSlot, geneve};
 
 /// Bytes that a data message adds to its inner packet: header and tag.
-const SEALED: u16 = 32;
+pub(super) const SEALED: u16 = 32;
 
 /// Where a site is: its address and port, and the hub's address that it talks to, if it has talked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +35,10 @@ pub struct Endpoint {
 /// A site and its peer.
 pub(super) struct Site {
     pub(super) peer: Peer,
-    pub(super) tenant: TenantSlot,
-    /// Its tenant's id and its name in there: who it is, whatever else changes.
-    tenant_id: TenantId,
-    pub(super) name: Name,
+    /// Its tenant, and the name that it has there: who it is, whatever else changes. A lane has none, and its name is its trunk's and a
+    /// number.
+    pub(super) tenant: Option<(TenantSlot, TenantId)>,
+    pub(super) name: Box<str>,
     pub(super) endpoint: Option<Endpoint>,
     /// The message that last moved the endpoint: only a later one may move it again.
     moved_by: Option<(u32, u64)>,
@@ -60,6 +62,8 @@ pub(super) struct Site {
     mtu: Option<u16>,
     /// What it takes is measured.
     pub(super) probing: Option<Box<Probing>>,
+    /// What only a lane has.
+    pub(super) lane: Option<Box<Lane>>,
 }
 
 /// All sites by slot. In some slots there is none: access ends have slots too, and who has gone leaves one.
@@ -71,6 +75,11 @@ impl Sites {
         let mut this = Self((0..room).map(|_| None).collect());
         for (slot, tenant, of, site) in seats.sites(desired) {
             this.put(slot, Site::new(slot, (tenant, of.id), site, desired.probe_ends(of, site), state, workers));
+        }
+        for (place, trunk) in desired.trunks.iter().enumerate() {
+            for (number, slot) in (0..).zip(seats.lanes(place)) {
+                this.put(*slot, Site::of_lane(*slot, (place, number), trunk, state, workers));
+            }
         }
         this
     }
@@ -116,24 +125,63 @@ impl Site {
     /// A site of the configuration, with what is remembered of it.
     pub(super) fn new(
         slot: SiteSlot,
-        (tenant, tenant_id): (TenantSlot, TenantId),
+        tenant: (TenantSlot, TenantId),
         site: &config::Site,
         probe: Option<(IpAddr, IpAddr)>,
         state: &State,
         workers: usize,
     ) -> Self {
-        // A site listens to no initiation older than one that it has heard, and the clock may have been set back since. What was
-        // sent after the last save is not known, but when that was.
-        let stamped = state.stamped().map(|stamp| crypto::Tai64n(stamp).later(SAVE.as_secs()));
-        let known = state.known(tenant_id, &site.name, &site.public_key.0);
-        let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
-        let configured = site.endpoint.map(|remote| Endpoint { remote, local: None });
+        let known = state.known(Some(tenant.1), &site.name, &site.public_key.0);
+        let peer = peer(slot, site, known.and_then(|k| k.timestamp).map(crypto::Tai64n), stamped(state));
         Self {
-            peer: peer(slot, site, known.and_then(|k| k.timestamp).map(crypto::Tai64n), stamped),
-            tenant,
-            tenant_id,
-            name: site.name.clone(),
-            endpoint: seen.or(configured),
+            tenant: Some(tenant),
+            udp_checksum: site.udp_checksum,
+            mtu: site.mtu.map(NonZeroU16::get),
+            probing: probe.map(|ends| Box::new(Probing::new(ends))),
+            ..Self::with(slot, peer, &site.name, site.endpoint, known, workers)
+        }
+    }
+
+    /// A lane of the trunk in this place of the configuration, with what is remembered of it.
+    pub(super) fn of_lane(
+        slot: SiteSlot,
+        (place, number): (usize, u8),
+        trunk: &config::Trunk,
+        state: &State,
+        workers: usize,
+    ) -> Self {
+        let name = trunk.lane_name(number.into());
+        let known = state.known(None, &name, &trunk.public_key.0);
+        let psk = trunk.preshared_key.as_ref().map(|key| *key.bytes());
+        let heard = known.and_then(|k| k.timestamp).map(crypto::Tai64n);
+        let profile = Profile::Trunk { cipher: trunk.cipher, lane: number };
+        let mut peer = Peer::new(slot.0, trunk.public_key, psk, None, heard).speaking(profile);
+        if let Some(stamp) = stamped(state) {
+            peer.stamp_after(stamp);
+        }
+        let endpoint = trunk.endpoint.map(|first| SocketAddr::new(first.ip(), first.port() + u16::from(number)));
+        Self {
+            udp_checksum: trunk.udp_checksum,
+            mtu: trunk.mtu.map(NonZeroU16::get),
+            lane: Some(Box::new(Lane::new(place, number, trunk))),
+            ..Self::with(slot, peer, &name, endpoint, known, workers)
+        }
+    }
+
+    fn with(
+        slot: SiteSlot,
+        peer: Peer,
+        name: &str,
+        configured: Option<SocketAddr>,
+        known: Option<&Known>,
+        workers: usize,
+    ) -> Self {
+        let seen = known.and_then(|k| k.endpoint.map(|remote| Endpoint { remote, local: k.local }));
+        Self {
+            peer,
+            tenant: None,
+            name: name.into(),
+            endpoint: seen.or(configured.map(|remote| Endpoint { remote, local: None })),
             moved_by: None,
             proven: false,
             way: Way { ends: None, out: Err(DropReason::SiteNoEndpoint) },
@@ -142,9 +190,10 @@ impl Site {
             handshake: None,
             worker: (slot.index() % workers) as u16,
             shed_before: 0,
-            udp_checksum: site.udp_checksum,
-            mtu: site.mtu.map(NonZeroU16::get),
-            probing: probe.map(|ends| Box::new(Probing::new(ends))),
+            udp_checksum: false,
+            mtu: None,
+            probing: None,
+            lane: None,
         }
     }
 
@@ -176,7 +225,7 @@ impl Site {
                 local: self.endpoint.and_then(|e| e.local),
                 timestamp: self.peer.last_timestamp().map(|t| t.0),
             };
-            state.remember(self.tenant_id, &self.name, known);
+            state.remember(self.tenant.map(|(_, id)| id), &self.name, known);
         }
     }
 
@@ -195,17 +244,32 @@ impl Site {
         let template = Template::new(&wire::Path {
             source_mac: hop.source_mac,
             destination_mac: hop.destination_mac,
-            source: SocketAddr::new(hop.local, listen_port),
+            source: SocketAddr::new(
+                hop.local,
+                listen_port + self.lane.as_ref().map_or(0, |lane| u16::from(lane.number)),
+            ),
             destination: endpoint.remote,
             udp_checksum: self.udp_checksum,
         });
         let Ok(template) = template else { return blocked(DropReason::UnderlayNoRoute) };
-        let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED;
+        let tag = if self.lane.is_some() { geneve::HEADER as u16 } else { 0 };
+        let headers = (template.header_len() - wire::ethernet::HEADER) as u16 + SEALED + tag;
         let mtu = self.mtu.map_or(u16::MAX, |mtu| mtu.saturating_add(headers)).min(hop.mtu).min(mtu_max);
-        let fits = self.probing.as_mut().map_or(mtu, |probing| probing.fits(endpoint.remote.ip(), mtu, headers));
+        let remote = endpoint.remote.ip();
+        let fits = match (&mut self.probing, &mut self.lane) {
+            (Some(probing), _) => probing.fits(remote, mtu, headers),
+            (None, Some(lane)) => lane.fits(remote, mtu, headers - tag),
+            (None, None) => mtu,
+        };
         let payload_max = fits.saturating_sub(headers);
         Way { ends: ends(hop.local), out: Ok(Path { port: hop.port, template, payload_max }) }
     }
+}
+
+/// A site listens to no initiation older than one that it has heard, and the clock may have been set back since. What was sent after the
+/// last save is not known, but when that was.
+fn stamped(state: &State) -> Option<crypto::Tai64n> {
+    state.stamped().map(|stamp| crypto::Tai64n(stamp).later(SAVE.as_secs()))
 }
 
 fn peer(slot: SiteSlot, site: &config::Site, heard: Option<crypto::Tai64n>, said: Option<crypto::Tai64n>) -> Peer {
@@ -297,6 +361,7 @@ impl Control {
             }
             Action::GiveUp => {
                 self.figures.hub.handshakes_given_up.add(1);
+                self.say_given_up(slot);
                 self.order_all(|| Order::GiveUp(slot));
             }
         }
@@ -305,7 +370,8 @@ impl Control {
     /// Tells XDP of a session. The workers know it already: a frame that XDP lets through finds it.
     pub(super) fn publish(&mut self, slot: SiteSlot, index: u32, state: SessionState) {
         let site = &self.sites[slot.index()];
-        let entry = SessionEntry { index, worker: site.worker, tenant: site.tenant.0, site: slot.0, state };
+        let tenant = site.tenant.map_or(u32::MAX, |(slot, _)| slot.0);
+        let entry = SessionEntry { index, worker: site.worker, tenant, site: slot.0, state };
         if let Err(error) = self.steering.set_session(self.slots.slot(index), entry) {
             self.complain(&error);
         }
@@ -316,6 +382,7 @@ impl Control {
         self.sites[slot.index()].sending = Some(index);
         self.order_all(|| Order::Use(session.clone()));
         self.probe_with_session(slot);
+        self.session_changed(slot);
     }
 
     fn retire(&mut self, slot: SiteSlot, index: u32) {
@@ -334,6 +401,7 @@ impl Control {
             self.withdrawn.push(session);
         }
         self.slots.release(index);
+        self.session_changed(slot);
     }
 
     /// A handshake message to where the site is, or as soon as there is a way there.
@@ -450,8 +518,12 @@ impl Control {
         if let Some(probing) = &site.probing {
             self.probes.set(slot, probing.search.next()); // another way is to be measured anew
         }
+        if site.lane.is_some() {
+            self.probes.set(slot, clock::now());
+        }
         let waiting = if open { site.waiting.take() } else { None };
         self.order_all(|| Order::Way(slot, way.clone()));
+        self.tell_trunk_of(slot);
         if let Some(message) = waiting {
             self.send(slot, message);
         }

@@ -1,0 +1,493 @@
+//! Trunks: their lanes, each a peer as a site is; what this hub and the others tell each other over them; and which of several ways to
+//! a prefix is used.
+//!
+//! ```text
+//!   probes, replies --> Liveness of a lane --> trunk up or down --\
+//!   states of the other hub --> Announcements -- what it reaches --+--> Paths --> a switch in the routes that all workers have
+//!   sites' sessions and pings, links of access ends --------------/ \--> what is told to the other hubs
+//! ```
+
+use super::Control;
+use super::sites::fill_random;
+use crate::announce::{self, Announcements};
+use crate::clock;
+use crate::config::{self, Desired, Via};
+use crate::lane_mtu::{LaneMtu, NUMBERS};
+use crate::liveness::{self, Liveness};
+use crate::logging::Every;
+use crate::mailbox::Order;
+use crate::paths::{PathSpec, Paths};
+use crate::seats::Seats;
+use crate::status;
+use crate::trunk::Trunk;
+use ahash::{AHashMap, AHashSet};
+use crypto::aead::{SealJob, TAG};
+use crypto::cookie::Checker;
+use crypto::{Identity, Protocol, PublicKey, Time, suite_cipher};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wire::hub::{Alive, Message, Owner, Probe};
+use wire::{DropReason, HANDSHAKE_TOS, SiteSlot, TenantId, geneve};
+
+/// What a lane has that a site has not.
+pub(super) struct Lane {
+    /// The place of its trunk in the configuration.
+    pub(super) trunk: usize,
+    /// Which lane of it.
+    pub(super) number: u8,
+    /// When control last sealed something for it, which no worker knows of.
+    pub(super) told_at: Time,
+    pub(super) liveness: Liveness,
+    pub(super) mtu: LaneMtu,
+}
+
+impl Lane {
+    pub(super) fn new(trunk: usize, number: u8, configured: &config::Trunk) -> Self {
+        let liveness = Liveness::new(configured.probe_interval, clock::now());
+        Self { trunk, number, told_at: Time(0), liveness, mtu: LaneMtu::default() }
+    }
+
+    /// The largest outer packet on the way to this address, of which the kernel says that it takes `most` bytes; `overhead` of these are
+    /// not plaintext.
+    pub(super) fn fits(&mut self, remote: IpAddr, most: u16, overhead: u16) -> u16 {
+        self.mtu.way(remote, most, overhead, clock::now());
+        self.mtu.fits()
+    }
+
+    fn next(&self) -> Time {
+        self.liveness.next().min(self.mtu.next())
+    }
+}
+
+/// All trunks, by their places in the configuration: a running hub has the same ones for its life.
+pub(super) struct Trunks {
+    /// Each lane by the other hub's key and its number.
+    pub(super) by_key: AHashMap<(PublicKey, u8), SiteSlot>,
+    pub(super) checker: Checker,
+    all: Vec<One>,
+    pub(super) paths: Paths,
+    /// What leads to each site and access end: of which tenant, and which prefixes.
+    behind: AHashMap<SiteSlot, (TenantId, Vec<IpNet>)>,
+    /// What workers may still have.
+    before: Vec<Arc<Trunk>>,
+    complaints: Every,
+}
+
+struct One {
+    announcements: Announcements,
+    /// As the workers have it.
+    told: Arc<Trunk>,
+    /// Whether any lane is up.
+    up: bool,
+}
+
+impl Trunks {
+    pub(super) fn new(desired: &Desired, seats: &Seats, identity: &Identity) -> Self {
+        let lanes = desired.trunks.iter().enumerate().flat_map(|(place, trunk)| {
+            (0..).zip(seats.lanes(place)).map(|(number, slot)| ((trunk.public_key, number), *slot))
+        });
+        let mut epoch = [0; 8];
+        fill_random(&mut epoch);
+        let one = |trunk: &config::Trunk| One {
+            announcements: Announcements::new(u64::from_ne_bytes(epoch), trunk.probe_interval, clock::now()),
+            told: Arc::default(),
+            up: false,
+        };
+        Self {
+            by_key: lanes.collect(),
+            checker: Checker::of(Protocol::Trunk, identity),
+            all: desired.trunks.iter().map(one).collect(),
+            paths: Paths::default(),
+            behind: AHashMap::new(),
+            before: Vec::new(),
+            complaints: Every::new(Duration::from_secs(10)),
+        }
+    }
+
+    /// Frees what no worker has any more.
+    pub(super) fn sweep(&mut self) {
+        self.before.retain_mut(|trunk| Arc::get_mut(trunk).is_none());
+    }
+
+    /// Whether any lane of a trunk answers.
+    pub(super) fn is_up(&self, place: usize) -> bool {
+        self.all[place].up
+    }
+
+    /// Prefixes that are alive behind this hub, and behind the other one.
+    pub(super) fn announced(&self, place: usize) -> status::Announced {
+        let Announcements { said, heard } = &self.all[place].announcements;
+        status::Announced { said: said.len() as u64, heard: heard.len() as u64 }
+    }
+
+    /// When something is to be said, or a better way gone back to.
+    pub(super) fn next(&self) -> Option<Time> {
+        let said = self.all.iter().filter(|one| one.up).map(|one| one.announcements.next());
+        said.chain([self.paths.next()]).min().filter(|at| *at != Time::NEVER)
+    }
+}
+
+// What the workers know.
+impl Control {
+    /// Tells the workers what each trunk is, if it is another than they were told.
+    pub(super) fn tell_trunks(&mut self) {
+        (0..self.desired.trunks.len()).for_each(|place| self.tell_trunk(place));
+    }
+
+    /// The same of the trunk that a peer is a lane of, if it is one.
+    pub(super) fn tell_trunk_of(&mut self, slot: SiteSlot) {
+        if let Some(lane) = &self.sites[slot.index()].lane {
+            self.tell_trunk(lane.trunk);
+        }
+    }
+
+    fn tell_trunk(&mut self, place: usize) {
+        let lanes = self.seats.lanes(place);
+        let mut trunk = Trunk { transit: self.desired.trunks[place].transit, ..Trunk::default() };
+        trunk.lanes.extend(lanes.iter().copied());
+        // Those that are up; else those that answer, at least; else all.
+        for wanted in [liveness::State::Up, liveness::State::Held] {
+            if trunk.live.is_empty() {
+                trunk.live.extend(lanes.iter().copied().filter(|lane| self.lane_state(*lane) == wanted));
+            }
+        }
+        if trunk.live.is_empty() {
+            trunk.live = trunk.lanes.clone();
+        }
+        let fits = |lane: &SiteSlot| Some(self.sites[lane.index()].way.out.as_ref().ok()?.payload_max);
+        trunk.payload_max = trunk.live.iter().filter_map(fits).min();
+        for (n, tenant) in self.desired.tenants.iter().enumerate() {
+            match self.seats.carried(n)[place] {
+                Some(end) => _ = trunk.carried.insert(tenant.id, end),
+                None => _ = trunk.denied.insert(tenant.id),
+            }
+        }
+        let one = &mut self.trunks.all[place];
+        if trunk == *one.told {
+            return;
+        }
+        let trunk = Arc::new(trunk);
+        self.trunks.before.push(std::mem::replace(&mut one.told, trunk.clone()));
+        self.order_all(|| Order::Trunk(trunk.clone()));
+    }
+
+    /// The lane of this name: its trunk's, and its number.
+    pub(super) fn lane_of(&self, name: &str) -> Option<SiteSlot> {
+        self.trunks.by_key.values().copied().find(|slot| *self.sites[slot.index()].name == *name)
+    }
+
+    fn lane_state(&self, slot: SiteSlot) -> liveness::State {
+        self.sites[slot.index()].lane.as_ref().map_or(liveness::State::Down, |lane| lane.liveness.state())
+    }
+}
+
+// What is said over lanes, and heard.
+impl Control {
+    /// A lane is never without a session for want of packets, nor because the other hub was away for some time.
+    pub(super) fn keep_lane(&mut self, slot: SiteSlot) {
+        let site = &self.sites[slot.index()];
+        let wanted = site.lane.is_some() && site.endpoint.is_some() && site.handshake.is_none();
+        if wanted && site.peer.current(clock::now()).is_none() {
+            self.with_peer(slot, |peer, identity, cx, out| peer.want_session(identity, cx, out));
+        }
+    }
+
+    /// A peer has a session now, or another, or none any more.
+    pub(super) fn session_changed(&mut self, slot: SiteSlot) {
+        match self.sites[slot.index()].lane {
+            Some(_) => self.poll_lane(slot),
+            None => {
+                self.judge_end(slot);
+                self.switch_paths();
+            }
+        }
+    }
+
+    /// What is due on a lane: probes of whether it is there, and of what it takes.
+    pub(super) fn poll_lane(&mut self, slot: SiteSlot) {
+        let now = clock::now();
+        let site = &mut self.sites[slot.index()];
+        let open = site.sending.is_some() && site.way.out.is_ok();
+        let Some(lane) = &mut site.lane else { return };
+        let (place, fitted) = (lane.trunk, lane.mtu.fits());
+        lane.liveness.on_session(open, now);
+        if !open {
+            lane.mtu.pause();
+        }
+        let due = lane.liveness.poll(now).map(|number| (number, 0));
+        let sizes = if open { lane.mtu.poll(now) } else { Vec::new() };
+        let (refitted, next) = (lane.mtu.fits() != fitted, lane.next());
+        let progress = self.trunks.all[place].announcements.progress();
+        for (number, size) in due.into_iter().chain(sizes) {
+            self.tell(slot, &Probe { size, number, clock: now.0, progress }.plain());
+        }
+        self.probes.set(slot, next);
+        if refitted {
+            self.set_way(slot);
+        }
+        self.judge_trunk(place);
+    }
+
+    /// A message of the other hub by a lane: what followed its tag.
+    pub(super) fn hear_hub(&mut self, slot: SiteSlot, payload: &[u8]) -> Result<(), DropReason> {
+        let now = clock::now();
+        let message = Message::parse(payload).map_err(|_| DropReason::TrunkControl)?;
+        let Some(lane) = &mut self.sites[slot.index()].lane else { return Err(DropReason::TrunkControl) };
+        let place = lane.trunk;
+        let announcements = &mut self.trunks.all[place].announcements;
+        match message {
+            Message::Probe(probe) => {
+                announcements.on_progress(&probe.progress, now);
+                let reply = probe.reply(geneve::HEADER + payload.len(), announcements.progress());
+                self.tell(slot, &reply);
+            }
+            Message::Reply(reply) => {
+                announcements.on_progress(&reply.progress, now);
+                let fitted = lane.mtu.fits();
+                if reply.number & NUMBERS == 0 {
+                    lane.liveness.on_reply(reply.number, now);
+                } else {
+                    lane.mtu.on_reply(reply.number, reply.size, now);
+                }
+                let (refitted, next) = (lane.mtu.fits() != fitted, lane.next());
+                self.probes.set(slot, next);
+                if refitted {
+                    self.set_way(slot);
+                }
+                self.judge_trunk(place);
+            }
+            Message::Progress(progress) => announcements.on_progress(&progress, now),
+            Message::State(state) => announcements.on_state(&state, now),
+        }
+        self.poll_trunk(place);
+        Ok(())
+    }
+
+    /// What is due of what trunks say, and of ways to go back to.
+    pub(super) fn poll_trunks(&mut self) {
+        let now = clock::now();
+        for place in 0..self.trunks.all.len() {
+            if self.trunks.all[place].up && self.trunks.all[place].announcements.next() <= now {
+                self.poll_trunk(place);
+            }
+        }
+        if self.trunks.paths.next() <= now {
+            self.trunks.paths.poll(now);
+            self.switch_paths();
+        }
+    }
+
+    fn poll_trunk(&mut self, place: usize) {
+        let lanes = self.seats.lanes(place).iter().copied();
+        let speaker = lanes.filter(|lane| self.lane_state(*lane) != liveness::State::Down).min_by_key(|lane| {
+            // The first that is up.
+            self.lane_state(*lane) != liveness::State::Up
+        });
+        let Some(speaker) = speaker else { return };
+        let longest = self.sites[speaker.index()].lane.as_ref().map_or(0, |lane| lane.mtu.plain_max());
+        let announcements = &mut self.trunks.all[place].announcements;
+        let messages = announcements.poll(longest.into(), clock::now());
+        let changes = announcements.heard.changes();
+        messages.iter().for_each(|message| self.tell(speaker, message));
+        self.heed_changes(place, changes);
+    }
+
+    /// Seals a plaintext for a lane and sends it, whole or not at all.
+    fn tell(&mut self, slot: SiteSlot, plain: &[u8]) {
+        let now = clock::now();
+        let site = &mut self.sites[slot.index()];
+        let session = site.sending.and_then(|index| self.sessions.get(&index)).filter(|session| !session.expired(now));
+        let (Some(session), Ok(path), Some(lane)) = (session, &site.way.out, &mut site.lane) else { return };
+        let Some(counter) = session.reserve(1).next() else { return };
+        lane.told_at = now;
+        let mut frame = vec![0; path.template.header_len()];
+        let header = session.data_header(counter);
+        frame.extend_from_slice(&header);
+        let data_at = frame.len();
+        frame.extend_from_slice(plain);
+        frame.resize(frame.len() + TAG, 0);
+        let job = SealJob {
+            key: session.seal_key(),
+            counter,
+            aad: session.protocol().aad(&header),
+            data: &mut frame[data_at..],
+        };
+        self.facts.backend.seal_batch(&mut [job]);
+        if path.template.write(&mut frame, HANDSHAKE_TOS, 0).is_ok() {
+            wire::forbid_cuts(&mut frame);
+            let port = path.port;
+            self.emit(slot.index(), port, frame);
+        }
+    }
+
+    /// Nobody answered a lane's initiations: all that is known of why.
+    pub(super) fn say_given_up(&self, slot: SiteSlot) {
+        let site = &self.sites[slot.index()];
+        if site.lane.is_some() {
+            let remote = site.endpoint.map_or_else(String::new, |endpoint| format!(" at {}", endpoint.remote));
+            tracing::warn!("trunk {}{remote}: no session: {}; trying on", site.name, site.peer.heard());
+        }
+    }
+
+    /// A hub offers another suite than is configured: itself, if it is known who; else somebody who knows this hub's key.
+    pub(super) fn say_suite(&mut self, slot: Option<SiteSlot>, offered: u8) {
+        let Some(silent) = self.trunks.complaints.ready(Instant::now()) else { return };
+        let name = config::cipher_name;
+        let unknown = || format!("suite {offered}, which this version does not know");
+        let theirs = suite_cipher(offered).map_or_else(unknown, |cipher| name(cipher).into());
+        match slot.map(|slot| &self.sites[slot.index()]) {
+            Some(lane) => tracing::warn!(
+                silent,
+                "trunk {}: the other hub offers {theirs}, and {} is configured here: one of the two is to be changed",
+                lane.name,
+                name(lane.peer.profile().cipher())
+            ),
+            None => tracing::warn!(silent, "somebody who knows this hub's public key offers a trunk in {theirs}"),
+        }
+    }
+}
+
+// Which way is used.
+impl Control {
+    /// All paths of the configuration, each at what is best of what is alive now.
+    pub(super) fn lay_paths(&mut self) {
+        let now = clock::now();
+        let tenants: AHashMap<_, _> =
+            self.seats.tenants(&self.desired).map(|(slot, tenant)| (slot, tenant.id)).collect();
+        let specs = (0..).zip(self.reload.paths()).filter_map(|(id, path)| {
+            let (tenant, prefix, candidates) = (*tenants.get(&path.tenant)?, path.prefix, path.candidates.clone());
+            Some(PathSpec { id, tenant, prefix, candidates })
+        });
+        self.trunks.paths = Paths::new(specs.collect(), now);
+        self.trunks.behind.clear();
+        for (slot, _, tenant, site) in self.seats.sites(&self.desired) {
+            let routes =
+                tenant.routes.iter().filter(|route| matches!(&route.via, Via::Site(name) if *name == site.name));
+            let prefixes = site.prefixes.iter().copied().chain(routes.map(|route| route.prefix)).collect();
+            self.trunks.behind.insert(slot, (tenant.id, prefixes));
+        }
+        for (slot, tenant, _, end) in self.seats.ends(&self.desired) {
+            let of = self.seats.tenants(&self.desired).find(|(slot, _)| *slot == tenant);
+            if let Some((_, of)) = of {
+                self.trunks.behind.insert(slot, (of.id, end.prefixes().collect()));
+            }
+        }
+        let ends: Vec<SiteSlot> = self.trunks.behind.keys().copied().collect();
+        ends.into_iter().for_each(|slot| self.judge_end(slot));
+        for place in 0..self.trunks.all.len() {
+            let up = self.trunks.all[place].up;
+            self.set_carried(place, up);
+            let carried: AHashSet<TenantId> = self.trunks.all[place].told.carried.keys().copied().collect();
+            self.trunks.all[place].announcements.heard.allow(Some(carried));
+        }
+        self.switch_paths();
+    }
+
+    /// Whether a trunk is up, after something of its lanes has changed.
+    fn judge_trunk(&mut self, place: usize) {
+        self.tell_trunk(place);
+        self.seats.lanes(place).iter().for_each(|lane| self.write_lane(*lane));
+        let up = self.seats.lanes(place).iter().any(|lane| self.lane_state(*lane) != liveness::State::Down);
+        if std::mem::replace(&mut self.trunks.all[place].up, up) == up {
+            return;
+        }
+        let name = &*self.desired.trunks[place].name;
+        if up {
+            tracing::info!("trunk {name} is up");
+        } else {
+            tracing::warn!("trunk {name} is down: no lane answers");
+        }
+        self.set_carried(place, up);
+        // Whose sites the other hub has is of no use while it can't be reached.
+        self.judge_owned();
+        self.switch_paths();
+    }
+
+    /// What a trunk is to its tenants is up, or is not, and reaches what the other hub says.
+    fn set_carried(&mut self, place: usize, up: bool) {
+        let now = clock::now();
+        let ends: Vec<SiteSlot> = self.trunks.all[place].told.carried.values().copied().collect();
+        for end in ends {
+            self.reaches(place, end, now);
+            self.trunks.paths.set_up(end, up, now);
+        }
+    }
+
+    fn reaches(&mut self, place: usize, end: SiteSlot, now: Time) {
+        let heard = &self.trunks.all[place].announcements.heard;
+        let paths = self.trunks.paths.of(end);
+        let said: Vec<_> = paths.map(|(id, tenant, prefix)| (id, heard.is_alive(tenant, prefix))).collect();
+        for (id, alive) in said {
+            self.trunks.paths.set_reaches(id, end, alive, now);
+        }
+    }
+
+    /// The other hub says that something is alive behind it now, or not any more.
+    fn heed_changes(&mut self, place: usize, changes: announce::Changes) {
+        if !changes.all && changes.prefixes.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let tenants: AHashSet<TenantId> = changes.prefixes.iter().map(|(tenant, _)| *tenant).collect();
+        let told = self.trunks.all[place].told.clone();
+        let ends = told.carried.iter().filter(|(tenant, _)| changes.all || tenants.contains(tenant));
+        ends.for_each(|(_, end)| self.reaches(place, *end, now));
+        self.judge_owned();
+        self.switch_paths();
+    }
+
+    /// Sites that more than one hub has.
+    fn judge_owned(&mut self) {
+        let shared: Vec<SiteSlot> = self.trunks.paths.slots().filter(|slot| self.sites.has(*slot)).collect();
+        shared.into_iter().for_each(|slot| self.judge_end(slot));
+    }
+
+    /// Whether an end of a tenant at this hub is alive; and what the other hubs are told of that.
+    pub(super) fn judge_end(&mut self, slot: SiteSlot) {
+        if self.trunks.all.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let Some((tenant, prefixes)) = self.trunks.behind.get(&slot) else { return };
+        let owner = self
+            .sites
+            .has(slot)
+            .then(|| &self.sites[slot.index()])
+            .and_then(|site| Some(Owner { key: site.peer.remote().0, stamp: site.peer.last_timestamp()?.0 }));
+        let alive = match self.ends.at(slot) {
+            Some(end) => end.link.state.is_ok(),
+            None => {
+                self.sites[slot.index()].peer.current(now).is_some() && self.is_owned(*tenant, prefixes, owner.as_ref())
+            }
+        };
+        let alive_now = alive.then_some(Alive { hops: 0, owner });
+        let changes: Vec<_> = prefixes.iter().map(|prefix| (*tenant, *prefix, alive_now)).collect();
+        let trunks = self.trunks.all.iter_mut().filter(|one| one.told.carried.contains_key(tenant));
+        trunks.for_each(|one| one.announcements.said.update(changes.iter().copied()));
+        self.trunks.paths.set_up(slot, alive, now);
+    }
+
+    /// Whether this hub has a site, as far as the others say: it authenticated here last.
+    fn is_owned(&self, tenant: TenantId, prefixes: &[IpNet], own: Option<&Owner>) -> bool {
+        let up = self.desired.trunks.iter().zip(&self.trunks.all).filter(|(_, one)| one.up);
+        let theirs: Vec<([u8; 32], Owner)> = up
+            .filter_map(|(trunk, one)| {
+                let claim = prefixes.iter().find_map(|prefix| one.announcements.heard.owner(tenant, *prefix))?;
+                Some((trunk.public_key.0, claim))
+            })
+            .filter(|(_, claim)| own.is_none_or(|own| own.key == claim.key))
+            .collect();
+        let hub = self.desired.hub.public_key.0;
+        let claims = theirs.iter().map(|(key, owner)| (*key, owner)).chain(own.map(|owner| (hub, owner)));
+        announce::owner(claims).is_none_or(|owner| owner == hub)
+    }
+
+    /// What was decided takes effect in every worker at once.
+    fn switch_paths(&mut self) {
+        for switch in self.trunks.paths.switches() {
+            self.reload.switch(switch.id, switch.to);
+        }
+    }
+}
