@@ -4,6 +4,7 @@
 //! be redirected or piped as it is. With a new key the file holds secrets, and is the only place that does: nothing is
 //! stored.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +18,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use zeroize::Zeroizing;
 
-use crate::config::{self, Desired, Errors, PrivateKey, Site, Tenant};
+use crate::config::{self, Desired, Errors, PrivateKey, Site, Tenant, Via};
 use crate::tenants::DUMMY_V4;
 
 /// What WireGuard adds to a packet when the path is IPv6: IPv6 40, UDP 8, message header 16, tag 16.
@@ -254,16 +255,24 @@ fn render(
         (None, _) => {}
     }
     lines.add(format!("Endpoint = {}", request.endpoint));
-    lines.add("# The other sites of this tenant, and the hub, whose error messages must get through");
+    let elsewhere =
+        if tenant.routes.is_empty() { "The other sites of this tenant" } else { "What this tenant has elsewhere" };
+    lines.add(format!("# {elsewhere}, and the hub, whose error messages must get through"));
     lines.add(format!("AllowedIPs = {}", list(&reachable_from(tenant, site))));
     lines.add(format!("PersistentKeepalive = {}", site.keepalive_s.map_or(KEEPALIVE_S, NonZeroU16::get)));
     lines.0
 }
 
-/// What a site reaches through the hub: the other sites' prefixes, those of servers at access ports, and the addresses of the hub itself.
+/// What a site reaches through the hub: the other sites' prefixes, those of servers at access ports, what routes lead to, and the
+/// addresses of the hub itself. What is behind the site itself, too, it reaches without the hub.
 fn reachable_from(tenant: &Tenant, site: &Site) -> Vec<IpNet> {
     let others = tenant.sites.iter().filter(|other| other.name != site.name).flat_map(|other| &other.prefixes).copied();
     let others = others.chain(tenant.access.iter().flat_map(|end| end.prefixes()));
+    let others = others.chain(tenant.routes.iter().map(|route| route.prefix));
+    let routes_here = tenant.routes.iter().filter(|route| route.via == Via::Site(site.name.clone()));
+    let here: HashSet<IpNet> = site.prefixes.iter().copied().chain(routes_here.map(|route| route.prefix)).collect();
+    let mut seen = HashSet::new();
+    let others = others.filter(move |prefix| !here.contains(prefix) && seen.insert(*prefix));
     let has_v4 = tenant.access.iter().flat_map(|end| &end.addresses).any(|net| net.addr().is_ipv4())
         || tenant.hub_addresses.iter().any(IpAddr::is_ipv4);
     let dummy = (!has_v4).then_some(IpAddr::V4(DUMMY_V4));

@@ -150,6 +150,30 @@ fn a_site_without_address_or_keepalive_is_told_what_is_right() {
 
 /// What the hub does not send to a site because its path is narrow, the site's own packets must not be either.
 #[test]
+fn a_site_sends_the_hub_what_routes_lead_to_and_keeps_what_is_behind_itself() {
+    let routes = r#"
+route = [
+    { prefix = "10.9.3.0/24", via = { trunk = "tokyo" } },
+    { prefix = "10.9.3.0/24", via = { site = "kobe" } },
+    { prefix = "10.9.1.0/24", via = { trunk = "tokyo" }, priority = 200 },
+    { prefix = "10.9.2.128/25", via = { site = "osaka" } },
+]
+[[tenant.site]]
+"#;
+    let trunk = "\n[[trunk]]\nname = \"tokyo\"\npublic_key = \"TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTA=\"\n\
+                 cipher = \"aes-256-gcm\"\ntenants = \"all\"\n";
+    let hub = Hub::new(&(whole().replacen("\n[[tenant.site]]\n", routes, 1) + trunk));
+    let of = |site| {
+        let text = hub.make("1001", site, |_| {}).unwrap().text;
+        assert!(text.contains("# What this tenant has elsewhere, and the hub"), "{}", *text);
+        read_by_wg(&text);
+        text.lines().find_map(|line| line.strip_prefix("AllowedIPs = ")).unwrap().to_owned()
+    };
+    assert_eq!(of("osaka"), "10.9.2.0/24, fd00:9:2::/64, 10.9.3.0/24, 192.0.0.8/32");
+    assert_eq!(of("kobe"), "10.9.1.0/24, fd00:9:1::/64, 10.9.2.128/25, 192.0.0.8/32");
+}
+
+#[test]
 fn a_site_with_an_mtu_gets_it_unless_the_path_is_narrower() {
     let hub = Hub::new(&whole().replace("keepalive_s = 10", "keepalive_s = 10\nmtu = 1300"));
     let mtu_of = |site: &str, path_mtu: u16| {
