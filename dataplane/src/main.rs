@@ -101,13 +101,9 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             if !elsewhere {
                 validate_machine(&desired, &Machine::this()?)?;
             }
-            writeln!(
-                out,
-                "{}: {} tenants, {sites} sites, {} ports: good",
-                config.display(),
-                desired.tenants.len(),
-                desired.ports.len()
-            )?;
+            let (tenants, ports, trunks) = (desired.tenants.len(), desired.ports.len(), desired.trunks.len());
+            let trunks = if trunks == 0 { String::new() } else { format!(", {trunks} trunks") };
+            writeln!(out, "{}: {tenants} tenants, {sites} sites, {ports} ports{trunks}: good", config.display())?;
         }
         Command::Status(args) => ekiden::api::client::status_command(&args, &mut out)?,
         Command::Reload(args) => match ekiden::api::client::reload_command(&args, &mut out) {

@@ -1,6 +1,6 @@
 //! Other hubs, and what goes between them and this one.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU16};
 use std::time::Duration;
@@ -110,7 +110,7 @@ pub(super) const END_NAME: &str = "trunk:";
 pub enum Carries {
     /// Those of all tenants of this hub.
     All,
-    /// Those of these tenants, each once.
+    /// Those of these tenants, each once, in the order of their ids.
     Some(Vec<TenantId>),
 }
 
@@ -166,11 +166,12 @@ fn read_carries(table: &Table<'_>, ledger: &mut Ledger, problems: &Problems) -> 
         problems.add(&table.at_key("tenants"), message);
     }
     let ids = table.integers("tenants", "tenant", values::tenant_id);
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for Located { value: id, at } in ids.iter().filter(|id| !seen.insert(id.value)) {
         problems.add(at, format!("tenant {id} of {}: listed twice; once is right", table.owner()));
     }
-    let tenants = ids.iter().map(|id| id.value).collect();
+    // Their order says nothing.
+    let tenants = seen.into_iter().collect();
     ids.into_iter().for_each(|id| ledger.carried(id, table.owner()));
     table.has("tenants").then_some(Carries::Some(tenants))
 }

@@ -1,7 +1,7 @@
 //! From the configuration that a hub runs with and a new one to what there is to do. Nothing is touched: it is made in a thread of its
 //! own, while everything goes on, and what is large is built here, so that a worker only changes a pointer.
 
-use crate::config::{self, Desired, Route, difference};
+use crate::config::{self, Desired, Route, Via, difference};
 use crate::mailbox::Order;
 use crate::rates::Contracts;
 use crate::seats::{PathSpec, Seats, Vacant, own_addresses};
@@ -77,6 +77,8 @@ pub(super) struct Summary {
     sites: [usize; 3],
     routes: [usize; 2],
     filters: usize,
+    /// That carry others than before.
+    trunks: usize,
 }
 
 const ADDED: usize = 0;
@@ -118,6 +120,7 @@ pub(super) fn plan(
     };
     let seats = plan.seats.clone();
     let (mut filters, mut routes) = (false, false);
+    summary.trunks = old.trunks.iter().zip(&plan.desired.trunks).filter(|(was, is)| was.carries != is.carries).count();
     let seat = |ends: &mut Vec<_>, slot| ends.extend(all_seats.get(&slot).map(|seat| (slot, seat.clone())));
     for (place, (was, tenant)) in difference.tenants.iter().zip(&plan.desired.tenants).enumerate() {
         let slot = seats.tenant(place);
@@ -126,24 +129,21 @@ pub(super) fn plan(
             plan.tenants.push((slot, own_addresses(tenant)));
         }
         summary.tenants[ADDED] += usize::from(before.is_none());
+        let had = before.map_or(&[][..], |(_, before)| &before.routes);
+        let (was_behind, is_behind) = (ways(had), ways(&tenant.routes));
+        summary.routes[ADDED] += is_behind.difference(&was_behind).count();
+        summary.routes[GONE] += was_behind.difference(&is_behind).count();
+        // Of two ways that are as good the first is preferred.
+        let in_other_order = had != tenant.routes && was_behind == is_behind;
+        routes |= in_other_order;
         let changed = before.is_some_and(|(_, before)| {
             let all = |t: &config::Tenant| (t.service_code.clone(), t.label.clone(), own_addresses(t), t.rates, t.dscp);
-            all(before) != all(tenant)
+            in_other_order || all(before) != all(tenant)
         });
         summary.tenants[CHANGED] += usize::from(changed);
         if before.map_or(tenant.filter.is_some(), |(_, before)| before.filter != tenant.filter) {
             filters = true;
             summary.filters += 1;
-        }
-        let had = before.map_or(&[][..], |(_, before)| &before.routes);
-        if had != tenant.routes {
-            routes = true; // also if only their order is another
-            let ways = |routes: &[Route]| {
-                routes.iter().map(|route| (route.prefix, route.via.clone(), route.priority)).collect::<HashSet<_>>()
-            };
-            let (had, has) = (ways(had), ways(&tenant.routes));
-            summary.routes[ADDED] += has.difference(&had).count();
-            summary.routes[GONE] += had.difference(&has).count();
         }
         let all_other = before.is_none_or(|(_, before)| (before.rates, before.dscp) != (tenant.rates, tenant.dscp));
         for (n, (slot_of, site)) in seats.sites_of(place).iter().zip(&tenant.sites).enumerate() {
@@ -223,6 +223,11 @@ pub(super) fn plan(
     Ok(plan)
 }
 
+/// What routes say, whatever their order.
+fn ways(routes: &[Route]) -> HashSet<(IpNet, &Via, u16)> {
+    routes.iter().map(|route| (route.prefix, &route.via, route.priority)).collect()
+}
+
 impl Plan {
     /// What a worker is told: who comes, before any route leads to him; then the routes.
     pub(super) fn orders(&self) -> impl Iterator<Item = Order> + '_ {
@@ -240,7 +245,7 @@ impl fmt::Display for Summary {
             .into_iter()
             .flat_map(|(noun, counts)| counts.iter().zip(verbs).map(move |(count, verb)| (*count, noun, verb)));
         let all: Vec<String> = counted
-            .chain([(self.filters, "filter", "changed")])
+            .chain([(self.filters, "filter", "changed"), (self.trunks, "trunk", "changed")])
             .filter(|(count, ..)| *count > 0)
             .map(|(count, noun, verb)| format!("{count} {noun}{} {verb}", if count == 1 { "" } else { "s" }))
             .collect();

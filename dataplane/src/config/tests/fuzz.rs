@@ -36,7 +36,7 @@ fn any_text() {
         }
     };
     let texts = corpus("tests/corpus/config");
-    assert_eq!(texts.iter().filter(|text| check(text)).count(), 4, "four of the corpus are good");
+    assert_eq!(texts.iter().filter(|text| check(text)).count(), 5, "five of the corpus are good");
     let mut world = AssertUnwindSafe((check, texts));
     bolero::check!().with_test_time(seconds()).with_generator(produce::<Recipe>()).for_each(move |recipe| {
         let AssertUnwindSafe((check, texts)) = &mut world;
@@ -44,5 +44,5 @@ fn any_text() {
     });
     let (accepted, refused) = (ACCEPTED.load(Relaxed), REFUSED.load(Relaxed));
     eprintln!("{accepted} accepted, {refused} refused");
-    assert!(accepted > 4 && refused > 1, "{accepted} accepted, {refused} refused");
+    assert!(accepted > 5 && refused > 1, "{accepted} accepted, {refused} refused");
 }

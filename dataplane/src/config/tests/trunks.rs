@@ -95,7 +95,7 @@ fn trunks_and_routes_of_all_kinds_are_read() {
         preshared_key_file = "osaka.psk"
         endpoint = "192.0.2.7:65520"
         cipher = "chacha20-poly1305"
-        tenants = [1, 2]
+        tenants = [2, 1]
         lanes = 16
         transit = true
         probe_interval_ms = 50
@@ -132,7 +132,8 @@ fn trunks_and_routes_of_all_kinds_are_read() {
             "::/0 { site = \"b\" } 100",
         ]
     );
-    for (old, new) in [("lanes = 16", "lanes = 15"), ("priority = 0\n", "priority = 1\n"), ("[1, 2]", "[2]")] {
+    assert_eq!(desired, place.load(&text.replace("[2, 1]", "[1, 2]")).unwrap(), "their order says nothing");
+    for (old, new) in [("lanes = 16", "lanes = 15"), ("priority = 0\n", "priority = 1\n"), ("[2, 1]", "[2]")] {
         assert_ne!(desired, place.load(&text.replacen(old, new, 1)).unwrap(), "{old}");
     }
 }

@@ -404,7 +404,7 @@ fn routes_are_counted_and_trunks_carry_whom_they_are_told_to() {
     let [osaka, kobe] = [0, 1].map(|n| hub.seats.carried(0)[n].unwrap());
     assert_eq!(hub.paths[0].candidates, [(100, osaka), (100, kobe)]);
     let plan = said(&mut hub, of("[1]", &[second.clone(), first.clone()]));
-    assert_eq!(plan.summary.to_string(), "nothing changed");
+    assert_eq!(plan.summary.to_string(), "1 tenant changed");
     assert_eq!(hub.paths[0].candidates, [(100, kobe), (100, osaka)]);
     assert_eq!(hub.tables.active(hub.paths[0].id), Some(kobe));
     // Another priority is another route.
@@ -415,10 +415,11 @@ fn routes_are_counted_and_trunks_carry_whom_they_are_told_to() {
     // One that is alone is no path; what the trunk carries of another tenant has a place of its own, and the slot that is given up
     // is given again.
     let plan = said(&mut hub, of("[2]", &[preferred.clone()]));
-    assert_eq!((plan.summary.to_string().as_str(), hub.paths.len()), ("1 route removed", 0));
+    assert_eq!((plan.summary.to_string().as_str(), hub.paths.len()), ("1 route removed, 1 trunk changed", 0));
     assert_eq!((plan.vacant.carried.as_slice(), plan.vacant.sites.len()), (&[kobe][..], 0));
     assert_eq!((hub.seats.carried(0)[1], hub.seats.carried(1)[1]), (None, Some(SiteSlot(lanes))));
-    let plan = said(&mut hub, of("[1, 2]", &[preferred]));
+    let plan = said(&mut hub, of("[2, 1]", &[preferred]));
+    assert_eq!(plan.summary.to_string(), "1 trunk changed");
     assert_eq!((plan.orders().count(), hub.seats.carried(0)[1]), (1, Some(kobe)));
 }
 
