@@ -6,6 +6,7 @@ use ahash::AHashSet;
 use crypto::Time;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 use wire::TenantId;
 use wire::hub::{Alive, Kept, Owner, Place, Position, State};
 
@@ -14,8 +15,10 @@ use wire::hub::{Alive, Kept, Owner, Place, Position, State};
 pub const ENTRIES_MAX: usize = 200_000;
 /// Prefixes looked at in one call, when those are sorted out that a round has not said.
 const SWEEP: usize = 8192;
-/// Lives of the other hub that are over, and whose last messages may still come.
+/// Lives of the other hub that are over, and whose last messages may still come …
 const DEAD: usize = 4;
+/// … for so long. Whoever is heard after that is alive: he was taken for dead because an older life's message came later.
+const DEAD_FOR: Duration = Duration::from_secs(2);
 
 /// What has changed of what the other hub says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Heard {
     /// Whose packets the trunk may carry; none: anybody's.
     allowed: Option<AHashSet<TenantId>>,
     position: Option<Position>,
-    dead: VecDeque<u64>,
+    dead: VecDeque<(u64, Time)>,
     /// Of this round nothing more is wanted, since something of it was refused.
     refused: Option<(u64, u32)>,
     /// Rounds of any epoch, as they were heard.
@@ -144,9 +147,9 @@ impl Heard {
     }
 
     /// A state that has come.
-    pub fn on_state(&mut self, state: &State<'_>, _now: Time) {
+    pub fn on_state(&mut self, state: &State<'_>, now: Time) {
         let place = state.place;
-        if self.dead.contains(&place.epoch) {
+        if self.dead.iter().any(|(epoch, until)| *epoch == place.epoch && now < *until) {
             return;
         }
         self.tell = true;
@@ -156,7 +159,7 @@ impl Heard {
         match self.position {
             Some(position) if position.epoch == place.epoch && position.round > place.round => return,
             Some(position) if (position.epoch, position.round) == (place.epoch, place.round) => {}
-            before => self.begin(before, &place),
+            before => self.begin(before, &place, now),
         }
         self.head = self.head.max(place.head);
         if place.to > self.position().number {
@@ -169,12 +172,12 @@ impl Heard {
     }
 
     /// A round that was not heard of.
-    fn begin(&mut self, before: Option<Position>, place: &Place) {
+    fn begin(&mut self, before: Option<Position>, place: &Place, now: Time) {
         if let Some(before) = before.filter(|before| before.epoch != place.epoch) {
             if self.dead.len() >= DEAD {
                 self.dead.pop_front();
             }
-            self.dead.push_back(before.epoch);
+            self.dead.push_back((before.epoch, now + DEAD_FOR));
         }
         self.position = Some(Position { epoch: place.epoch, round: place.round, number: 0 });
         (self.refused, self.rounds, self.head, self.renewed) = (None, self.rounds + 1, 0, 0);

@@ -205,6 +205,10 @@ impl Said {
         if due || self.anew && now >= self.began + ROUND_MIN {
             self.begin(now);
         }
+        if self.sent == 0 {
+            // Nothing is ahead of the first.
+            self.fresh = self.head;
+        }
         let before = out.len();
         while self.ahead() && out.len() - before < BURST {
             let (to, message) = self.message(self.fresh, self.head, longest);
