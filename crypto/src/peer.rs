@@ -229,6 +229,12 @@ impl Peer {
         self.sessions.usable(now).map(|held| held.index)
     }
 
+    /// Whether the peer was answered a moment ago, and should soon show by a first message that it has the answer: a handshake of our own
+    /// would only race with that.
+    pub fn is_answered(&self, now: Time) -> bool {
+        self.sessions.next.is_some() && self.accepted_at.is_some_and(|at| now < at + REKEY_TIMEOUT)
+    }
+
     /// Another interval of the persistent keepalive; `None` or zero for none. It counts from the next [`Peer::poll`].
     pub fn set_keepalive(&mut self, interval: Option<Duration>) {
         self.keepalive = interval.filter(|interval| !interval.is_zero());

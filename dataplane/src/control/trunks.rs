@@ -187,9 +187,9 @@ impl Control {
 impl Control {
     /// A lane is never without a session for want of packets, nor because the other hub was away for some time.
     pub(super) fn keep_lane(&mut self, slot: SiteSlot) {
-        let site = &self.sites[slot.index()];
+        let (site, now) = (&self.sites[slot.index()], clock::now());
         let wanted = site.lane.is_some() && site.endpoint.is_some() && site.handshake.is_none();
-        if wanted && site.peer.current(clock::now()).is_none() {
+        if wanted && site.peer.current(now).is_none() && !site.peer.is_answered(now) {
             self.with_peer(slot, |peer, identity, cx, out| peer.want_session(identity, cx, out));
         }
     }
