@@ -43,6 +43,17 @@ pub struct Switch {
     pub to: SiteSlot,
 }
 
+/// How many paths there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// In all.
+    pub all: usize,
+    /// That use an end which is alive, and not the one that is preferred.
+    pub other: usize,
+    /// That have no end which is alive.
+    pub dead: usize,
+}
+
 #[derive(Clone, Debug)]
 struct Candidate {
     slot: SiteSlot,
@@ -119,6 +130,14 @@ impl Paths {
         path.candidates.get(path.active).map(|candidate| candidate.slot)
     }
 
+    /// How it stands with all of them.
+    pub fn count(&self) -> Count {
+        let used = |path: &&Path| path.candidates[path.active].alive();
+        let other = self.paths.iter().filter(used).filter(|path| path.active > 0).count();
+        let dead = self.paths.iter().filter(|path| !used(path)).count();
+        Count { all: self.paths.len(), other, dead }
+    }
+
     /// Whether an end is alive for a path.
     pub fn alive(&self, id: u32, slot: SiteSlot) -> bool {
         let Some(path) = self.by_id.get(&id).map(|at| &self.paths[*at]) else { return false };
@@ -144,6 +163,14 @@ impl Paths {
             self.change(*at as usize, usize::from(*place), now, |candidate| candidate.up = up);
         }
         self.by_slot.insert(slot, places);
+    }
+
+    /// What an end has done before is forgotten: from now on it is gone back to at once when it is alive.
+    pub fn trust(&mut self, slot: SiteSlot, now: Time) {
+        for (at, place) in self.by_slot.get(&slot).cloned().unwrap_or_default() {
+            self.paths[at as usize].candidates[usize::from(place)].hold = HoldDown::default();
+            self.choose(at as usize, now);
+        }
     }
 
     /// The prefix of a path is alive behind an end, or is not.

@@ -89,7 +89,12 @@ impl Desired {
     /// Between which addresses of the hub and of a site the pings go that measure its way; none: it is not measured.
     pub fn probe_ends(&self, tenant: &Tenant, site: &Site) -> Option<(IpAddr, IpAddr)> {
         let wanted = site.probe_mtu.unwrap_or(self.hub.probe_mtu);
-        wanted.then(|| ping_ends(&tenant.hub_addresses, &site.address)).flatten()
+        wanted.then(|| Self::watch_ends(tenant, site)).flatten()
+    }
+
+    /// Between which addresses of the hub and of a site the pings go that ask whether it is there; none: they have none.
+    pub fn watch_ends(tenant: &Tenant, site: &Site) -> Option<(IpAddr, IpAddr)> {
+        ping_ends(&tenant.hub_addresses, &site.address)
     }
 
     /// Whether any port is, or may be, one that tenants are attached to.

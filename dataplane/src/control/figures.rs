@@ -98,6 +98,10 @@ impl Control {
                 .batch_milliframes
                 .set(((frames - frames_before) * 1000).checked_div(batches - batches_before).unwrap_or(0));
         }
+        let paths = self.trunks.paths.count();
+        hub.paths.set(paths.all as u64);
+        hub.paths_other.set(paths.other as u64);
+        hub.paths_dead.set(paths.dead as u64);
         hub.ticked_wall_ns.set(now.wall_ns);
         hub.ticked_ns.set(now.ns);
         if self.segment.lost() && !std::mem::replace(&mut self.segment_lost, true) {

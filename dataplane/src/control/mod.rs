@@ -18,6 +18,7 @@ mod sites;
 mod slots;
 mod timers;
 mod trunks;
+mod watch;
 
 pub use figures::enter;
 pub use report::Facts;

@@ -9,15 +9,15 @@ use super::sites::{Site, fill_random};
 use crate::clock;
 use crate::mailbox::Order;
 use crate::path_mtu::Search;
-use crypto::Session;
-use crypto::aead::{SealJob, TAG};
-use crypto::message::{self, DATA_HEADER};
+use crypto::aead::{Backend, SealJob, TAG};
+use crypto::message::DATA_HEADER;
+use crypto::{Session, Time};
 use std::net::IpAddr;
 use wire::echo::{self, Mark};
-use wire::{PortIndex, SiteSlot, ethernet};
+use wire::{PortIndex, SiteSlot, Template, ethernet};
 
 /// Pings of one search that are remembered, more than it asks for at once three times: later answers count.
-const REMEMBERED: usize = 32;
+pub(super) const REMEMBERED: usize = 32;
 
 /// A site whose way is measured.
 pub(super) struct Probing {
@@ -84,23 +84,31 @@ impl Control {
         let site = &mut self.sites[slot.index()];
         if let Some(probing) = &mut site.probing {
             probing.search.session(clock::now());
-            self.probes.set(slot, probing.search.next());
         }
         if let Some(lane) = &mut site.lane {
             lane.mtu.session(clock::now());
-            self.probes.set(slot, clock::now());
         }
+        self.probes.set(slot, clock::now());
     }
 
-    /// What is due of the measurements.
+    /// What is due of the measurements, and of the watch over sites and lanes.
     pub(super) fn poll_probes(&mut self) {
         let now = clock::now();
         while let Some(slot) = self.probes.due(now) {
-            match self.sites[slot.index()].lane {
-                Some(_) => self.poll_lane(slot),
-                None => self.probe(slot),
-            }
+            self.probe(slot);
+            self.poll_watch(slot);
+            self.poll_lane(slot);
+            self.set_probes(slot);
         }
+    }
+
+    /// Notes when a peer is to be asked something next.
+    pub(super) fn set_probes(&mut self, slot: SiteSlot) {
+        let site = &self.sites[slot.index()];
+        let probing = site.probing.as_ref().map(|probing| probing.search.next());
+        let watch = site.watch.as_ref().map(|watch| watch.next());
+        let lane = site.lane.as_ref().map(|lane| lane.next());
+        self.probes.set(slot, [probing, watch, lane].into_iter().flatten().min().unwrap_or(Time::NEVER));
     }
 
     fn probe(&mut self, slot: SiteSlot) {
@@ -111,9 +119,8 @@ impl Control {
         let (Some(session), true) = (session.cloned(), site.way.out.is_ok()) else { return probing.search.pause() };
         let fitted = probing.search.fits();
         let sizes = probing.search.poll(now);
-        let (fits, next) = (probing.search.fits(), probing.search.next());
+        let fits = probing.search.fits();
         let frames: Vec<_> = sizes.iter().filter_map(|size| frame(site, &session, *size, self.facts.backend)).collect();
-        self.probes.set(slot, next);
         if !frames.is_empty() {
             // Those of earlier rounds may still come.
             let replies = (2 * frames.len()).min(u8::MAX.into()) as u8;
@@ -129,12 +136,15 @@ impl Control {
 
     /// A site has answered a ping of the hub's.
     pub(super) fn hear_reply(&mut self, slot: SiteSlot, mark: Mark) {
+        if self.hear_watched(slot, mark) {
+            return;
+        }
         let Some(probing) = &mut self.sites[slot.index()].probing else { return };
         let Some(size) = probing.answered(mark) else { return };
         let fitted = probing.search.fits();
         probing.search.heard(size, clock::now());
         let changed = probing.search.fits() != fitted;
-        self.probes.set(slot, probing.search.next());
+        self.set_probes(slot);
         if changed {
             self.set_way(slot);
         }
@@ -142,28 +152,29 @@ impl Control {
 }
 
 /// A ping in an outer packet of `size` bytes, and the port that it leaves by.
-fn frame(
-    site: &mut Site,
-    session: &Session,
-    size: u16,
-    aead: &dyn crypto::aead::Backend,
-) -> Option<(PortIndex, Vec<u8>)> {
+fn frame(site: &mut Site, session: &Session, size: u16, aead: &dyn Backend) -> Option<(PortIndex, Vec<u8>)> {
     let (Ok(path), Some(probing)) = (&site.way.out, &mut site.probing) else { return None };
     let headers = path.template.header_len();
     let inner_len = usize::from(size).checked_sub(headers - ethernet::HEADER + DATA_HEADER + TAG)?;
     let (source, destination) = probing.ends;
     let inner = echo::request(source, destination, &probing.mark(size), inner_len as u16).ok()?;
+    Some((path.port, seal(&path.template, session, &inner, aead)?))
+}
+
+/// A whole frame around a plaintext of control's own, of this very length: nothing on the way may cut it.
+pub(super) fn seal(template: &Template, session: &Session, plain: &[u8], aead: &dyn Backend) -> Option<Vec<u8>> {
     let counter = session.reserve(1).next()?;
-    let mut frame = vec![0; headers];
-    frame.extend_from_slice(&message::data_header(session.remote_index(), counter));
+    let mut frame = vec![0; template.header_len()];
+    let header = session.data_header(counter);
+    frame.extend_from_slice(&header);
     let data_at = frame.len();
-    frame.extend_from_slice(&inner);
+    frame.extend_from_slice(plain);
     frame.resize(frame.len() + TAG, 0);
-    let data = &mut frame[data_at..];
-    aead.seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad: &[], data }]);
-    path.template.write(&mut frame, 0, 0).ok()?;
+    let (aad, data) = (session.protocol().aad(&header), &mut frame[data_at..]);
+    aead.seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad, data }]);
+    template.write(&mut frame, 0, 0).ok()?;
     wire::forbid_cuts(&mut frame);
-    Some((path.port, frame))
+    Some(frame)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::probe::Probing;
 use super::trunks::Lane;
+use super::watch::Watch;
 use super::{Control, SAVE, unix_now};
 use crate::clock;
 use crate::config::{self, Desired, Role};
@@ -62,6 +63,8 @@ pub(super) struct Site {
     mtu: Option<u16>,
     /// What it takes is measured.
     pub(super) probing: Option<Box<Probing>>,
+    /// It is asked whether it is there.
+    pub(super) watch: Option<Box<Watch>>,
     /// What only a lane has.
     pub(super) lane: Option<Box<Lane>>,
 }
@@ -193,6 +196,7 @@ impl Site {
             udp_checksum: false,
             mtu: None,
             probing: None,
+            watch: None,
             lane: None,
         }
     }
@@ -515,13 +519,8 @@ impl Control {
         site.way = site.way_by(reach, self.desired.hub.listen_port.get(), self.mtu_max);
         let way = site.way.clone();
         let open = way.out.is_ok();
-        if let Some(probing) = &site.probing {
-            self.probes.set(slot, probing.search.next()); // another way is to be measured anew
-        }
-        if site.lane.is_some() {
-            self.probes.set(slot, clock::now());
-        }
         let waiting = if open { site.waiting.take() } else { None };
+        self.probes.set(slot, clock::now()); // another way is to be measured anew
         self.order_all(|| Order::Way(slot, way.clone()));
         self.tell_trunk_of(slot);
         if let Some(message) = waiting {

@@ -8,6 +8,7 @@
 //! ```
 
 use super::Control;
+use super::probe;
 use super::sites::fill_random;
 use crate::announce::{self, Announcements};
 use crate::clock;
@@ -21,7 +22,6 @@ use crate::seats::Seats;
 use crate::status;
 use crate::trunk::Trunk;
 use ahash::{AHashMap, AHashSet};
-use crypto::aead::{SealJob, TAG};
 use crypto::cookie::Checker;
 use crypto::{Identity, Protocol, PublicKey, Time, suite_cipher};
 use ipnet::IpNet;
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::hub::{Alive, Message, Owner, Probe};
-use wire::{DropReason, HANDSHAKE_TOS, SiteSlot, TenantId, geneve};
+use wire::{DropReason, SiteSlot, TenantId, geneve};
 
 /// What a lane has that a site has not.
 pub(super) struct Lane {
@@ -56,7 +56,7 @@ impl Lane {
         self.mtu.fits()
     }
 
-    fn next(&self) -> Time {
+    pub(super) fn next(&self) -> Time {
         self.liveness.next().min(self.mtu.next())
     }
 }
@@ -68,11 +68,22 @@ pub(super) struct Trunks {
     pub(super) checker: Checker,
     all: Vec<One>,
     pub(super) paths: Paths,
-    /// What leads to each site and access end: of which tenant, and which prefixes.
+    /// What each site and access end leads to: of which tenant, and which prefixes.
     behind: AHashMap<SiteSlot, (TenantId, Vec<IpNet>)>,
+    /// The same by prefix: all ends, and trunks by their places.
+    leading: AHashMap<(TenantId, IpNet), Vec<Leading>>,
+    /// Sites and access ends that are alive here, and what is said of them.
+    alive: AHashMap<SiteSlot, Alive>,
     /// What workers may still have.
     before: Vec<Arc<Trunk>>,
     complaints: Every,
+}
+
+/// What leads to a prefix.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leading {
+    End(SiteSlot),
+    Trunk(usize),
 }
 
 struct One {
@@ -101,6 +112,8 @@ impl Trunks {
             all: desired.trunks.iter().map(one).collect(),
             paths: Paths::default(),
             behind: AHashMap::new(),
+            leading: AHashMap::new(),
+            alive: AHashMap::new(),
             before: Vec::new(),
             complaints: Every::new(Duration::from_secs(10)),
         }
@@ -198,10 +211,7 @@ impl Control {
     pub(super) fn session_changed(&mut self, slot: SiteSlot) {
         match self.sites[slot.index()].lane {
             Some(_) => self.poll_lane(slot),
-            None => {
-                self.judge_end(slot);
-                self.switch_paths();
-            }
+            None => self.end_changed(slot),
         }
     }
 
@@ -218,12 +228,12 @@ impl Control {
         }
         let due = lane.liveness.poll(now).map(|number| (number, 0));
         let sizes = if open { lane.mtu.poll(now) } else { Vec::new() };
-        let (refitted, next) = (lane.mtu.fits() != fitted, lane.next());
+        let refitted = lane.mtu.fits() != fitted;
         let progress = self.trunks.all[place].announcements.progress();
         for (number, size) in due.into_iter().chain(sizes) {
             self.tell(slot, &Probe { size, number, clock: now.0, progress }.plain());
         }
-        self.probes.set(slot, next);
+        self.set_probes(slot);
         if refitted {
             self.set_way(slot);
         }
@@ -251,8 +261,8 @@ impl Control {
                 } else {
                     lane.mtu.on_reply(reply.number, reply.size, now);
                 }
-                let (refitted, next) = (lane.mtu.fits() != fitted, lane.next());
-                self.probes.set(slot, next);
+                let refitted = lane.mtu.fits() != fitted;
+                self.set_probes(slot);
                 if refitted {
                     self.set_way(slot);
                 }
@@ -300,24 +310,9 @@ impl Control {
         let site = &mut self.sites[slot.index()];
         let session = site.sending.and_then(|index| self.sessions.get(&index)).filter(|session| !session.expired(now));
         let (Some(session), Ok(path), Some(lane)) = (session, &site.way.out, &mut site.lane) else { return };
-        let Some(counter) = session.reserve(1).next() else { return };
         lane.told_at = now;
-        let mut frame = vec![0; path.template.header_len()];
-        let header = session.data_header(counter);
-        frame.extend_from_slice(&header);
-        let data_at = frame.len();
-        frame.extend_from_slice(plain);
-        frame.resize(frame.len() + TAG, 0);
-        let job = SealJob {
-            key: session.seal_key(),
-            counter,
-            aad: session.protocol().aad(&header),
-            data: &mut frame[data_at..],
-        };
-        self.facts.backend.seal_batch(&mut [job]);
-        if path.template.write(&mut frame, HANDSHAKE_TOS, 0).is_ok() {
-            wire::forbid_cuts(&mut frame);
-            let port = path.port;
+        let port = path.port;
+        if let Some(frame) = probe::seal(&path.template, session, plain, self.facts.backend) {
             self.emit(slot.index(), port, frame);
         }
     }
@@ -374,6 +369,23 @@ impl Control {
                 self.trunks.behind.insert(slot, (of.id, end.prefixes().collect()));
             }
         }
+        let mut leading: AHashMap<_, Vec<Leading>> = AHashMap::new();
+        for (slot, (tenant, prefixes)) in &self.trunks.behind {
+            let all = prefixes.iter().map(|prefix| (*tenant, *prefix));
+            all.for_each(|key| leading.entry(key).or_default().push(Leading::End(*slot)));
+        }
+        for (tenant, route) in
+            self.desired.tenants.iter().flat_map(|tenant| tenant.routes.iter().map(move |route| (tenant, route)))
+        {
+            let Via::Trunk(name) = &route.via else { continue };
+            let Some(place) = self.desired.trunks.iter().position(|trunk| trunk.name == *name) else { continue };
+            leading.entry((tenant.id, route.prefix)).or_default().push(Leading::Trunk(place));
+        }
+        // What nothing leads to any more is not alive here.
+        let gone: Vec<_> = self.trunks.leading.keys().filter(|key| !leading.contains_key(key)).copied().collect();
+        self.trunks.leading = leading;
+        self.announce_prefixes(gone);
+        self.trunks.alive.retain(|slot, _| self.trunks.behind.contains_key(slot));
         let ends: Vec<SiteSlot> = self.trunks.behind.keys().copied().collect();
         ends.into_iter().for_each(|slot| self.judge_end(slot));
         for place in 0..self.trunks.all.len() {
@@ -382,6 +394,7 @@ impl Control {
             let carried: AHashSet<TenantId> = self.trunks.all[place].told.carried.keys().copied().collect();
             self.trunks.all[place].announcements.heard.allow(Some(carried));
         }
+        self.watch_sites();
         self.switch_paths();
     }
 
@@ -413,6 +426,7 @@ impl Control {
             self.reaches(place, end, now);
             self.trunks.paths.set_up(end, up, now);
         }
+        self.announce_transit(place, |_| true);
     }
 
     fn reaches(&mut self, place: usize, end: SiteSlot, now: Time) {
@@ -434,6 +448,7 @@ impl Control {
         let told = self.trunks.all[place].told.clone();
         let ends = told.carried.iter().filter(|(tenant, _)| changes.all || tenants.contains(tenant));
         ends.for_each(|(_, end)| self.reaches(place, *end, now));
+        self.announce_transit(place, |tenant| changes.all || tenants.contains(&tenant));
         self.judge_owned();
         self.switch_paths();
     }
@@ -462,11 +477,64 @@ impl Control {
                 self.sites[slot.index()].peer.current(now).is_some() && self.is_owned(*tenant, prefixes, owner.as_ref())
             }
         };
-        let alive_now = alive.then_some(Alive { hops: 0, owner });
-        let changes: Vec<_> = prefixes.iter().map(|prefix| (*tenant, *prefix, alive_now)).collect();
-        let trunks = self.trunks.all.iter_mut().filter(|one| one.told.carried.contains_key(tenant));
-        trunks.for_each(|one| one.announcements.said.update(changes.iter().copied()));
+        let stamp = owner.map(|owner| owner.stamp);
+        let told = match alive {
+            true => self.trunks.alive.insert(slot, Alive { hops: 0, owner }),
+            false => self.trunks.alive.remove(&slot),
+        };
+        // It has just said itself that it is here: that is no flapping.
+        if alive && told.and_then(|told| told.owner).map(|owner| owner.stamp) != stamp {
+            self.trunks.paths.trust(slot, now);
+        }
+        let keys: Vec<_> = prefixes.iter().map(|prefix| (*tenant, *prefix)).collect();
+        self.announce_prefixes(keys);
         self.trunks.paths.set_up(slot, alive, now);
+    }
+
+    /// An end of a tenant at this hub may be alive now, or not any more.
+    pub(super) fn end_changed(&mut self, slot: SiteSlot) {
+        self.judge_end(slot);
+        self.switch_paths();
+    }
+
+    /// Tells the other hubs how it stands with prefixes here, if they don't know.
+    fn announce_prefixes(&mut self, keys: Vec<(TenantId, IpNet)>) {
+        let configured = &self.desired.trunks;
+        for to in 0..configured.len() {
+            let carried = &self.trunks.all[to].told.carried;
+            let keys = keys.iter().filter(|(tenant, _)| carried.contains_key(tenant));
+            let changes: Vec<_> = keys.map(|key| (key.0, key.1, self.alive_for(to, key))).collect();
+            self.trunks.all[to].announcements.said.update(changes);
+        }
+    }
+
+    /// What is behind this hub, as seen from a trunk: what is behind another trunk is so only if it may pass through.
+    fn alive_for(&self, to: usize, key: &(TenantId, IpNet)) -> Option<Alive> {
+        let transit = self.desired.trunks[to].transit;
+        let ways = self.trunks.leading.get(key)?.iter().filter_map(|way| match way {
+            Leading::End(slot) => self.trunks.alive.get(slot).copied(),
+            Leading::Trunk(by) if transit && *by != to && self.trunks.all[*by].up => {
+                let heard = &self.trunks.all[*by].announcements.heard;
+                let said = heard.get(key.0, key.1);
+                let hops = said.map_or(0, |said| said.hops) + 1;
+                heard.is_alive(key.0, key.1).then_some(Alive { hops, owner: said.and_then(|said| said.owner) })
+            }
+            Leading::Trunk(_) => None,
+        });
+        ways.min_by_key(|alive| alive.hops)
+    }
+
+    /// What leads by a trunk may be alive now for those who pass through here, or not any more.
+    fn announce_transit(&mut self, by: usize, of: impl Fn(TenantId) -> bool) {
+        if self.desired.trunks.iter().any(|trunk| trunk.transit) {
+            let all = self
+                .trunks
+                .leading
+                .iter()
+                .filter(|((tenant, _), ways)| of(*tenant) && ways.contains(&Leading::Trunk(by)));
+            let keys = all.map(|(key, _)| *key).collect();
+            self.announce_prefixes(keys);
+        }
     }
 
     /// Whether this hub has a site, as far as the others say: it authenticated here last.

@@ -34,7 +34,9 @@ fn a_responder_sends_nothing_before_it_has_received() {
     b.receive(&a.sent()).unwrap();
     assert_eq!(b.take_log(), ["answered", "response"]);
     assert!(!b.send(b"too early") && b.peer.current(b.now).is_none());
-    assert!(b.peer.is_answered(b.now + Duration::from_millis(4900)) && !b.peer.is_answered(b.now + Duration::from_secs(5)));
+    assert!(
+        b.peer.is_answered(b.now + Duration::from_millis(4900)) && !b.peer.is_answered(b.now + Duration::from_secs(5))
+    );
     assert!(!a.peer.is_answered(a.now), "it has begun, and not been asked");
 
     a.receive(&b.sent()).unwrap();
