@@ -219,6 +219,27 @@ impl Backbone {
         self.hubs.iter().try_for_each(|hub| hub.balance().map(drop))
     }
 
+    /// What each hub says that it sent another for a tenant, that one says has come from it: packets and bytes.
+    pub fn must_agree(&self) -> Result<()> {
+        let statuses = self.hubs.iter().map(Hub::status).collect::<Result<Vec<_>>>()?;
+        for (here, there) in (0..statuses.len()).flat_map(|a| (0..statuses.len()).map(move |b| (a, b))) {
+            for tenant in statuses[here].0["tenants"].as_array().context("tenants")? {
+                let id = tenant["id"].as_u64().context("a tenant's id")?;
+                for what in ["packets", "bytes"] {
+                    let sent = statuses[here].carried(id, &trunk_to(there), &format!("tx_{what}"));
+                    let came = statuses[there].carried(id, &trunk_to(here), &format!("rx_{what}"));
+                    ensure!(
+                        sent == came,
+                        "tenant {id}, {} to {}: {sent:?} {what} sent, {came:?} came",
+                        here + 1,
+                        there + 1
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts what two hubs send each other, all of it or by one port alone; nobody is told.
     pub fn cut(&self, a: usize, b: usize, port: Option<u16>) -> Result<()> {
         self.rules(a, b, port, "add")

@@ -359,6 +359,13 @@ impl Status {
         Ok(all)
     }
 
+    /// A number that it tells of what a trunk carries of a tenant, if it carries any of it.
+    pub fn carried(&self, tenant: u64, trunk: &str, field: &str) -> Option<u64> {
+        let tenants = self.0["tenants"].as_array()?;
+        let sites = tenants.iter().find(|found| found["id"] == tenant)?["sites"].as_array()?;
+        sites.iter().find(|end| end["name"] == format!("trunk:{trunk}"))?[field].as_u64()
+    }
+
     /// Dropped packets by reason.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let rows = self.0["drops"].as_array().into_iter().flatten();

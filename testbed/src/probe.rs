@@ -179,6 +179,11 @@ pub fn transfer(
 impl Iperf {
     /// Begins; `address` is the receiver's.
     pub fn start(from: &Site, to: &Site, address: IpAddr, seconds: u64) -> Result<Self> {
+        Self::with_bitrate(from, to, address, (seconds, "0"))
+    }
+
+    /// The same with no more bits a second than this: it leaves room for others.
+    pub fn with_bitrate(from: &Site, to: &Site, address: IpAddr, (seconds, rate): (u64, &str)) -> Result<Self> {
         let directory = to.directory();
         let what = format!("iperf3 {} to {}", from.label(), to.label());
         let name = |role: &str| format!("iperf-{}-{}-{role}", from.plan.tenant, from.plan.name);
@@ -191,7 +196,7 @@ impl Iperf {
             server.must_be_alive()?;
             Ok(server.log().contains("Server listening"))
         })?;
-        let words = ["iperf3", "--client", &address, "--time", &time, "--json"];
+        let words = ["iperf3", "--client", &address, "--time", &time, "--json", "--bitrate", rate];
         let client = Process::start(directory, from.namespace(), &name("client"), &words, &[])?;
         Ok(Self { server, client, seconds, what })
     }
