@@ -285,6 +285,15 @@ fn a_second_implementation_computes_the_same_vectors() {
 }
 
 #[test]
+fn a_second_implementation_reads_and_writes_what_hubs_say() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../wire/tests/vectors/hub.json");
+    let said = python().args(["hub", path]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.status.success(), "{out}{err}");
+    assert_eq!(out, "ok 6 messages, 19 refused\n");
+}
+
+#[test]
 fn we_begin_and_they_answer() {
     for cipher in CIPHERS {
         let (a, b) = identities();

@@ -2,6 +2,7 @@
 """Trunks between hubs as docs/WIRE.md specifies them: a second implementation, to test the first by.
 
     trunk_wire.py vectors FILE    computes every value of the test vectors, and says how many agree
+    trunk_wire.py hub FILE        reads and writes what hubs say to each other, as in the test vectors of that
     trunk_wire.py speak           is one hub: a command a line on stdin, an answer a line on stdout
 
 Needs the package `cryptography` (X25519, ChaCha20-Poly1305, AES-256-GCM); XChaCha20 is made of its ChaCha20 below. It is written
@@ -23,6 +24,7 @@ Commands of `speak`, with bytes in hexadecimal; the answer is `ok ...`, or `refu
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import struct
@@ -311,6 +313,142 @@ def cut(inner, length):
     return inner[:length]
 
 
+# ---- What hubs say to each other, section 8 ----
+
+PROBE, REPLY, PROGRESS, STATE = 1, 2, 3, 4
+NAMES = {PROBE: "probe", REPLY: "reply", PROGRESS: "progress", STATE: "state"}
+FIXED = {PROBE: 64, REPLY: 64, PROGRESS: 48, STATE: 44}
+V6, GONE, OWNER, TENANT = 1, 2, 4, 8
+
+
+def need(condition, why):
+    if not condition:
+        raise Refused(f"hub: {why}")
+
+
+def hub_read(payload):
+    """What follows a tag, as the vectors have it."""
+    need(len(payload) >= 4, "short")
+    kind, zero, length = struct.unpack("<BBH", payload[:4])
+    need(kind in NAMES, "unknown type")
+    need(zero == 0, "reserved")
+    need(FIXED[kind] <= length <= len(payload), "length")
+    body = payload[:length]
+    told = {"type": NAMES[kind]}
+    if kind == STATE:
+        return told | read_state(body)
+    if kind == PROGRESS:
+        need(body[4:8] == bytes(4), "reserved")
+        return told | read_progress(body[8:48])
+    size, zero, number, clock = struct.unpack("<HHQQ", body[4:24])
+    need(zero == 0, "reserved")
+    return told | {"size": size, "number": number, "clock": clock} | read_progress(body[24:64])
+
+
+def read_progress(raw):
+    said, said_number, heard, heard_number, said_round, heard_round = struct.unpack("<QQQQII", raw)
+    return {
+        "said": {"epoch": said, "round": said_round, "number": said_number},
+        "heard": {"epoch": heard, "round": heard_round, "number": heard_number},
+    }
+
+
+def read_state(body):
+    rounds, epoch, start, to, head, count, zero = struct.unpack("<IQQQQHH", body[4:44])
+    need(epoch != 0 and start <= to <= head, "place")
+    need(zero == 0, "reserved")
+    rest, tenant, entries = body[44:], None, []
+
+    def take(length):
+        nonlocal rest
+        need(length <= len(rest), "length")
+        taken, rest = rest[:length], rest[length:]
+        return taken
+
+    for _ in range(count):
+        flags, bits, hops = take(3)
+        need(flags < 16, "flag")
+        if flags & TENANT:
+            tenant = int.from_bytes(take(3), "little")
+        need(tenant is not None, "no tenant")
+        whole = 16 if flags & V6 else 4
+        need(bits <= 8 * whole, "prefix")
+        address = ipaddress.ip_address(take(-(-bits // 8)).ljust(whole, b"\0"))
+        try:
+            prefix = ipaddress.ip_network((address, bits))
+        except ValueError:
+            raise Refused("hub: prefix") from None
+        entry = {"tenant": tenant, "prefix": str(prefix)}
+        if flags & GONE:
+            need(hops == 0 and not flags & OWNER, "gone")
+            entry["gone"] = True
+        else:
+            need(hops < 8, "hops")
+            entry["hops"] = hops
+            if flags & OWNER:
+                entry |= {"owner_key": take(32).hex(), "owner_stamp": take(12).hex()}
+        entries.append(entry)
+    return {"epoch": epoch, "round": rounds, "from": start, "to": to, "head": head, "entries": entries}
+
+
+def hub_write(told):
+    """The whole plaintext, with its tag, of a message as the vectors have it."""
+    kind = next(kind for kind, name in NAMES.items() if name == told["type"])
+    if kind == STATE:
+        body = struct.pack("<IQQQQHH", told["round"], told["epoch"], told["from"], told["to"], told["head"], len(told["entries"]), 0)
+        tenant = None
+        for entry in told["entries"]:
+            body += write_entry(entry, tenant)
+            tenant = entry["tenant"]
+    else:
+        said, heard = told["said"], told["heard"]
+        places = (said["epoch"], said["number"], heard["epoch"], heard["number"], said["round"], heard["round"])
+        first = bytes(4) if kind == PROGRESS else struct.pack("<HHQQ", told["size"], 0, told["number"], told["clock"])
+        body = first + struct.pack("<QQQQII", *places)
+    plain = struct.pack(">BBHI", 0, *PROTOCOLS["control"], 0) + struct.pack("<BBH", kind, 0, 4 + len(body)) + body
+    return plain.ljust(told["size"], b"\0") if kind == PROBE else plain
+
+
+def write_entry(entry, tenant):
+    network = ipaddress.ip_network(entry["prefix"])
+    flags = V6 if network.version == 6 else 0
+    changed = b""
+    if entry["tenant"] != tenant:
+        flags |= TENANT
+        changed = entry["tenant"].to_bytes(3, "little")
+    if "gone" in entry:
+        flags |= GONE
+    owner = b""
+    if "owner_key" in entry:
+        flags |= OWNER
+        owner = bytes.fromhex(entry["owner_key"] + entry["owner_stamp"])
+    address = network.network_address.packed[: -(-network.prefixlen // 8)]
+    return bytes([flags, network.prefixlen, entry.get("hops", 0)]) + changed + address + owner
+
+
+def hub_vectors(path):
+    with open(path, encoding="utf-8") as file:
+        told = json.load(file)
+    for vector in told["messages"]:
+        message = {name: value for name, value in vector.items() if name != "plain"}
+        plain = bytes.fromhex(vector["plain"])
+        if hub_write(message) != plain:
+            sys.exit(f"{message}: written as {hub_write(message).hex()}, not {plain.hex()}")
+        tenant, payload, inner = untag(plain)
+        for padding in b"", bytes(16), b"\xff":
+            if (tenant, payload, hub_read(inner + padding)) != (0, "control", message):
+                sys.exit(f"{plain.hex()}: read as {hub_read(inner + padding)}, not {message}")
+    for vector in told["refused"]:
+        try:
+            sys.exit(f"{vector['why']}: read as {hub_read(bytes.fromhex(vector['payload']))}")
+        except Refused:
+            pass
+    kinds = {vector["type"] for vector in told["messages"]}
+    if kinds != set(NAMES.values()):
+        sys.exit(f"only of {kinds}")
+    print(f"ok {len(told['messages'])} messages, {len(told['refused'])} refused")
+
+
 # ---- The vectors ----
 
 
@@ -429,6 +567,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["vectors", path]:
             vectors(path)
+        case ["hub", path]:
+            hub_vectors(path)
         case ["speak"]:
             speak()
         case _:
