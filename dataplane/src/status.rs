@@ -422,6 +422,10 @@ pub struct Path {
     /// What is found out by pings of what this way takes, if that is wanted: `searching`, `found` or `unanswered`.
     #[serde(default)]
     pub probe: Option<String>,
+    /// How it answers the pings by which the hub knows that it is there, if there is another way to what is behind it: `answers`,
+    /// `silent`, or `unanswered` if it never did.
+    #[serde(default)]
+    pub watch: Option<String>,
     /// Why the site can't be reached, if it can't.
     pub unreachable: Option<String>,
 }

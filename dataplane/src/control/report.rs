@@ -321,6 +321,7 @@ impl Control {
         }
         path.inner_mtu = way.out.as_ref().ok().map(|path| path.payload_max.into());
         path.probe = site.probing.as_ref().map(|probing| probing.search.state().into());
+        path.watch = site.watch.as_ref().map(|watch| watch.state().into());
         path.unreachable = way.out.as_ref().err().map(|reason| reason.name().into());
         path
     }

@@ -74,6 +74,8 @@ pub(super) struct Trunks {
     leading: AHashMap<(TenantId, IpNet), Vec<Leading>>,
     /// Sites and access ends that are alive here, and what is said of them.
     alive: AHashMap<SiteSlot, Alive>,
+    /// The initiation for which a site was last taken at its word.
+    trusted: AHashMap<SiteSlot, Option<[u8; 12]>>,
     /// What workers may still have.
     before: Vec<Arc<Trunk>>,
     complaints: Every,
@@ -114,6 +116,7 @@ impl Trunks {
             behind: AHashMap::new(),
             leading: AHashMap::new(),
             alive: AHashMap::new(),
+            trusted: AHashMap::new(),
             before: Vec::new(),
             complaints: Every::new(Duration::from_secs(10)),
         }
@@ -386,6 +389,7 @@ impl Control {
         self.trunks.leading = leading;
         self.announce_prefixes(gone);
         self.trunks.alive.retain(|slot, _| self.trunks.behind.contains_key(slot));
+        self.trunks.trusted.retain(|slot, _| self.trunks.behind.contains_key(slot));
         let ends: Vec<SiteSlot> = self.trunks.behind.keys().copied().collect();
         ends.into_iter().for_each(|slot| self.judge_end(slot));
         for place in 0..self.trunks.all.len() {
@@ -474,16 +478,18 @@ impl Control {
         let alive = match self.ends.at(slot) {
             Some(end) => end.link.state.is_ok(),
             None => {
-                self.sites[slot.index()].peer.current(now).is_some() && self.is_owned(*tenant, prefixes, owner.as_ref())
+                let site = &self.sites[slot.index()];
+                let answers = site.watch.as_ref().is_none_or(|watch| !watch.is_dead());
+                answers && site.peer.current(now).is_some() && self.is_owned(*tenant, prefixes, owner.as_ref())
             }
         };
-        let stamp = owner.map(|owner| owner.stamp);
-        let told = match alive {
-            true => self.trunks.alive.insert(slot, Alive { hops: 0, owner }),
-            false => self.trunks.alive.remove(&slot),
-        };
+        match alive {
+            true => _ = self.trunks.alive.insert(slot, Alive { hops: 0, owner }),
+            false => _ = self.trunks.alive.remove(&slot),
+        }
         // It has just said itself that it is here: that is no flapping.
-        if alive && told.and_then(|told| told.owner).map(|owner| owner.stamp) != stamp {
+        let stamp = owner.map(|owner| owner.stamp);
+        if alive && self.trunks.trusted.insert(slot, stamp) != Some(stamp) {
             self.trunks.paths.trust(slot, now);
         }
         let keys: Vec<_> = prefixes.iter().map(|prefix| (*tenant, *prefix)).collect();

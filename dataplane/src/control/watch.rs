@@ -47,6 +47,16 @@ impl Watch {
         known.state == State::Down && known.answered + known.late > 0
     }
 
+    /// For people.
+    pub(super) fn state(&self) -> &'static str {
+        let known = self.liveness.figures();
+        match (known.state, known.answered + known.late) {
+            (State::Up | State::Held, _) => "answers",
+            (State::Down, 0) => "unanswered",
+            (State::Down, _) => "silent",
+        }
+    }
+
     pub(super) fn next(&self) -> Time {
         self.liveness.next()
     }

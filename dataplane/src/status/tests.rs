@@ -116,6 +116,7 @@ fn example() -> Status {
                         mtu: Some(1500),
                         inner_mtu: Some(1440),
                         probe: Some("found".into()),
+                        watch: None,
                         unreachable: None,
                     }),
                     ..site("a")
