@@ -12,6 +12,7 @@
 //! is said of each ([`Paths::set_reaches`]).
 
 use crate::hold::HoldDown;
+use crate::prefixes::Prefixes;
 use ahash::AHashMap;
 use crypto::Time;
 use ipnet::IpNet;
@@ -94,6 +95,7 @@ pub struct Paths {
     by_id: AHashMap<u32, usize>,
     /// The paths that an end is a candidate of, and its place there.
     by_slot: AHashMap<SiteSlot, Vec<(u32, u16)>>,
+    by_prefix: Prefixes<usize>,
     deadlines: BinaryHeap<Reverse<(Time, usize)>>,
     switches: Vec<Switch>,
 }
@@ -118,8 +120,36 @@ impl Paths {
             });
             let PathSpec { id, tenant, prefix, .. } = spec;
             new.by_id.insert(id, at);
+            new.by_prefix.insert(tenant, prefix, at);
             let candidates = candidates.collect();
             new.paths.push(Path { id, tenant, prefix, candidates, active: 0, deadline: Time::NEVER });
+        }
+        new
+    }
+
+    /// The paths of another configuration, of which those stay as they are that are in both: what is alive, since when, and which end is
+    /// used. The switches are those from the preferred ends, at which a new table begins.
+    pub fn renewed(&self, specs: Vec<PathSpec>, now: Time) -> Self {
+        let mut new = Self::new(specs, now);
+        for at in 0..new.paths.len() {
+            let path = &mut new.paths[at];
+            let Some(before) = self.by_prefix.get(path.tenant, path.prefix).map(|at| &self.paths[*at]) else {
+                continue;
+            };
+            for candidate in &mut path.candidates {
+                if let Some(same) = before.candidates.iter().find(|before| before.slot == candidate.slot) {
+                    *candidate = same.clone();
+                }
+            }
+            let used = before.candidates.get(before.active).map(|candidate| candidate.slot);
+            if let Some(active) = path.candidates.iter().position(|candidate| Some(candidate.slot) == used)
+                && active != 0
+            {
+                let (from, to) = (path.candidates[0].slot, path.candidates[active].slot);
+                path.active = active;
+                new.switches.push(Switch { id: path.id, from, to });
+            }
+            new.choose(at, now);
         }
         new
     }
@@ -153,6 +183,19 @@ impl Paths {
     pub fn of(&self, slot: SiteSlot) -> impl Iterator<Item = (u32, TenantId, IpNet)> {
         let places = self.by_slot.get(&slot).into_iter().flatten();
         places.map(|(at, _)| &self.paths[*at as usize]).map(|path| (path.id, path.tenant, path.prefix))
+    }
+
+    /// The paths of a tenant whose prefixes are equal to one, around it, or inside, and that have an end as a candidate.
+    pub fn overlapping(&self, slot: SiteSlot, tenant: TenantId, prefix: IpNet) -> impl Iterator<Item = (u32, IpNet)> {
+        let all = self.by_prefix.overlapping(tenant, prefix).map(|(_, at)| &self.paths[*at]);
+        let of = all.filter(move |path| path.candidates.iter().any(|candidate| candidate.slot == slot));
+        of.map(|path| (path.id, path.prefix))
+    }
+
+    /// The ends that lead to a prefix or to what is around it or inside: each for each path.
+    pub fn ends(&self, tenant: TenantId, prefix: IpNet) -> impl Iterator<Item = SiteSlot> {
+        let all = self.by_prefix.overlapping(tenant, prefix).map(|(_, at)| &self.paths[*at]);
+        all.flat_map(|path| path.candidates.iter().map(|candidate| candidate.slot))
     }
 
     /// An end is up, or is not, for all its paths.

@@ -124,6 +124,9 @@ impl Heard {
 
     /// Whose packets the trunk may carry from now on; none: anybody's. What was left out of others' until now is asked for.
     pub fn allow(&mut self, tenants: Option<AHashSet<TenantId>>) {
+        if self.allowed == tenants {
+            return;
+        }
         let before = std::mem::replace(&mut self.allowed, tenants);
         let forbidden: Vec<_> =
             self.items.after(None).filter(|(key, _)| !self.may(key.tenant())).map(|(key, _)| *key).collect();

@@ -18,6 +18,7 @@ use crate::liveness::{self, Liveness};
 use crate::logging::Every;
 use crate::mailbox::Order;
 use crate::paths::{PathSpec, Paths};
+use crate::prefixes::Prefixes;
 use crate::seats::Seats;
 use crate::status;
 use crate::trunk::Trunk;
@@ -71,7 +72,7 @@ pub(super) struct Trunks {
     /// What each site and access end leads to: of which tenant, and which prefixes.
     behind: AHashMap<SiteSlot, (TenantId, Vec<IpNet>)>,
     /// The same by prefix: all ends, and trunks by their places.
-    leading: AHashMap<(TenantId, IpNet), Vec<Leading>>,
+    leading: Prefixes<Vec<Leading>>,
     /// Sites and access ends that are alive here, and what is said of them.
     alive: AHashMap<SiteSlot, Alive>,
     /// The initiation for which a site was last taken at its word.
@@ -114,7 +115,7 @@ impl Trunks {
             all: desired.trunks.iter().map(one).collect(),
             paths: Paths::default(),
             behind: AHashMap::new(),
-            leading: AHashMap::new(),
+            leading: Prefixes::default(),
             alive: AHashMap::new(),
             trusted: AHashMap::new(),
             before: Vec::new(),
@@ -358,7 +359,7 @@ impl Control {
             let (tenant, prefix, candidates) = (*tenants.get(&path.tenant)?, path.prefix, path.candidates.clone());
             Some(PathSpec { id, tenant, prefix, candidates })
         });
-        self.trunks.paths = Paths::new(specs.collect(), now);
+        self.trunks.paths = self.trunks.paths.renewed(specs.collect(), now);
         self.trunks.behind.clear();
         for (slot, _, tenant, site) in self.seats.sites(&self.desired) {
             let routes =
@@ -372,20 +373,22 @@ impl Control {
                 self.trunks.behind.insert(slot, (of.id, end.prefixes().collect()));
             }
         }
-        let mut leading: AHashMap<_, Vec<Leading>> = AHashMap::new();
+        let mut leading: Prefixes<Vec<Leading>> = Prefixes::default();
         for (slot, (tenant, prefixes)) in &self.trunks.behind {
-            let all = prefixes.iter().map(|prefix| (*tenant, *prefix));
-            all.for_each(|key| leading.entry(key).or_default().push(Leading::End(*slot)));
+            for prefix in prefixes {
+                leading.or_insert_with(*tenant, *prefix, Vec::new).push(Leading::End(*slot));
+            }
         }
         for (tenant, route) in
             self.desired.tenants.iter().flat_map(|tenant| tenant.routes.iter().map(move |route| (tenant, route)))
         {
             let Via::Trunk(name) = &route.via else { continue };
             let Some(place) = self.desired.trunks.iter().position(|trunk| trunk.name == *name) else { continue };
-            leading.entry((tenant.id, route.prefix)).or_default().push(Leading::Trunk(place));
+            leading.or_insert_with(tenant.id, route.prefix, Vec::new).push(Leading::Trunk(place));
         }
         // What nothing leads to any more is not alive here.
-        let gone: Vec<_> = self.trunks.leading.keys().filter(|key| !leading.contains_key(key)).copied().collect();
+        let before = self.trunks.leading.iter().map(|(tenant, prefix, _)| (tenant, prefix));
+        let gone: Vec<_> = before.filter(|(tenant, prefix)| leading.get(*tenant, *prefix).is_none()).collect();
         self.trunks.leading = leading;
         self.announce_prefixes(gone);
         self.trunks.alive.retain(|slot, _| self.trunks.behind.contains_key(slot));
@@ -430,7 +433,7 @@ impl Control {
             self.reaches(place, end, now);
             self.trunks.paths.set_up(end, up, now);
         }
-        self.announce_transit(place, |_| true);
+        self.announce_transit(place);
     }
 
     fn reaches(&mut self, place: usize, end: SiteSlot, now: Time) {
@@ -448,12 +451,31 @@ impl Control {
             return;
         }
         let now = clock::now();
-        let tenants: AHashSet<TenantId> = changes.prefixes.iter().map(|(tenant, _)| *tenant).collect();
         let told = self.trunks.all[place].told.clone();
-        let ends = told.carried.iter().filter(|(tenant, _)| changes.all || tenants.contains(tenant));
-        ends.for_each(|(_, end)| self.reaches(place, *end, now));
-        self.announce_transit(place, |tenant| changes.all || tenants.contains(&tenant));
-        self.judge_owned();
+        if changes.all {
+            told.carried.values().for_each(|end| self.reaches(place, *end, now));
+            self.announce_transit(place);
+            self.judge_owned();
+            return self.switch_paths();
+        }
+        let mut shared = AHashSet::new();
+        let mut leading = AHashSet::new();
+        for (tenant, prefix) in changes.prefixes {
+            let Some(end) = told.carried.get(&tenant).copied() else { continue };
+            let (heard, paths) = (&self.trunks.all[place].announcements.heard, &mut self.trunks.paths);
+            let touched: Vec<_> = paths.overlapping(end, tenant, prefix).collect();
+            for (id, prefix) in touched {
+                paths.set_reaches(id, end, heard.is_alive(tenant, prefix), now);
+            }
+            shared.extend(paths.ends(tenant, prefix).filter(|slot| self.sites.has(*slot)));
+            let ways = self.trunks.leading.overlapping(tenant, prefix);
+            let by_it = ways.filter(|(_, ways)| ways.contains(&Leading::Trunk(place)));
+            leading.extend(by_it.map(|(prefix, _)| (tenant, prefix)));
+        }
+        if self.desired.trunks.iter().any(|trunk| trunk.transit) {
+            self.announce_prefixes(leading.into_iter().collect());
+        }
+        shared.into_iter().for_each(|slot| self.judge_end(slot));
         self.switch_paths();
     }
 
@@ -517,7 +539,7 @@ impl Control {
     /// What is behind this hub, as seen from a trunk: what is behind another trunk is so only if it may pass through.
     fn alive_for(&self, to: usize, key: &(TenantId, IpNet)) -> Option<Alive> {
         let transit = self.desired.trunks[to].transit;
-        let ways = self.trunks.leading.get(key)?.iter().filter_map(|way| match way {
+        let ways = self.trunks.leading.get(key.0, key.1)?.iter().filter_map(|way| match way {
             Leading::End(slot) => self.trunks.alive.get(slot).copied(),
             Leading::Trunk(by) if transit && *by != to && self.trunks.all[*by].up => {
                 let heard = &self.trunks.all[*by].announcements.heard;
@@ -531,14 +553,11 @@ impl Control {
     }
 
     /// What leads by a trunk may be alive now for those who pass through here, or not any more.
-    fn announce_transit(&mut self, by: usize, of: impl Fn(TenantId) -> bool) {
+    fn announce_transit(&mut self, by: usize) {
         if self.desired.trunks.iter().any(|trunk| trunk.transit) {
-            let all = self
-                .trunks
-                .leading
-                .iter()
-                .filter(|((tenant, _), ways)| of(*tenant) && ways.contains(&Leading::Trunk(by)));
-            let keys = all.map(|(key, _)| *key).collect();
+            let all = self.trunks.leading.iter();
+            let by_it = all.filter(|(_, _, ways)| ways.contains(&Leading::Trunk(by)));
+            let keys = by_it.map(|(tenant, prefix, _)| (tenant, prefix)).collect();
             self.announce_prefixes(keys);
         }
     }

@@ -120,6 +120,56 @@ fn a_trunk_that_dies_moves_all_its_paths_and_no_others() {
     assert_eq!((switches(&mut paths).len(), paths.next()), (50_000, Time::NEVER));
 }
 
+fn of(id: u32, prefix: &str, slots: &[u32]) -> PathSpec {
+    let candidates = slots.iter().map(|slot| (100, SiteSlot(*slot))).collect();
+    PathSpec { id, tenant: TenantId::new(1).unwrap(), prefix: prefix.parse().unwrap(), candidates }
+}
+
+#[test]
+fn another_configuration_leaves_what_is_in_both_as_it_is() {
+    let before =
+        vec![of(0, "10.1.0.0/16", &[10, 20]), of(1, "10.2.0.0/16", &[10, 20]), of(2, "10.3.0.0/16", &[20, 30])];
+    let mut paths = Paths::new(before, at(0));
+    (10..=30).step_by(10).for_each(|slot| paths.set_up(SiteSlot(slot), true, at(0)));
+    paths.set_up(SiteSlot(10), false, at(10));
+    paths.set_up(SiteSlot(10), true, at(100));
+    assert_eq!(switches(&mut paths), [(0, 10, 20), (1, 10, 20)]);
+    // Others come before them; one has lost the end that it used; one is new.
+    let after = vec![
+        of(0, "10.0.0.0/16", &[10, 20]),
+        of(1, "10.1.0.0/16", &[30, 10, 20]),
+        of(2, "10.2.0.0/16", &[10, 30]),
+        of(3, "10.3.0.0/16", &[20, 30]),
+    ];
+    let mut paths = paths.renewed(after, at(200));
+    assert_eq!(switches(&mut paths), [(1, 30, 20)]);
+    let active = |paths: &Paths| [0, 1, 2, 3].map(|id| paths.active(id).unwrap().0);
+    assert_eq!(active(&paths), [10, 20, 10, 20]);
+    // What is said of all ends then changes only what is new.
+    (10..=30).step_by(10).for_each(|slot| paths.set_up(SiteSlot(slot), true, at(200)));
+    assert_eq!(switches(&mut paths), [(1, 20, 30)], "30 is new there, and preferred");
+    paths.set_up(SiteSlot(30), false, at(300));
+    assert_eq!(switches(&mut paths), [(1, 30, 20)], "10 is held there still");
+    paths.poll(at(1100));
+    assert_eq!((switches(&mut paths), active(&paths)), (vec![(1, 20, 10)], [10, 10, 10, 20]));
+}
+
+#[test]
+fn the_paths_that_a_prefix_touches_are_found() {
+    let specs = vec![
+        of(0, "10.0.0.0/8", &[1]),
+        of(1, "10.9.0.0/16", &[1, 2]),
+        of(2, "10.9.3.0/24", &[2]),
+        of(3, "11.0.0.0/8", &[1, 2]),
+    ];
+    let paths = Paths::new(specs, at(0));
+    let (tenant, prefix) = (TenantId::new(1).unwrap(), "10.9.0.0/20".parse().unwrap());
+    let touched = |slot| paths.overlapping(SiteSlot(slot), tenant, prefix).map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!((touched(1), touched(2), touched(3)), (vec![0, 1], vec![1, 2], vec![]));
+    assert_eq!(paths.ends(tenant, prefix).map(|slot| slot.0).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    assert_eq!(paths.overlapping(SiteSlot(1), TenantId::new(2).unwrap(), prefix).count(), 0);
+}
+
 /// One path, judged anew at each moment by the rules as they are written.
 struct Naive {
     /// Slot, up, reaches, when it was alive first of the present time, and how often it was not, lately.
