@@ -18,8 +18,9 @@ pub use heard::{Changes, ENTRIES_MAX, Heard};
 pub use said::Said;
 
 use crypto::Time;
+use std::cmp::Reverse;
 use std::time::Duration;
-use wire::hub::{Owner, Progress, State};
+use wire::hub::{Alive, Progress, State};
 
 /// Messages sent at once at most; [`PACE`] apart.
 pub const BURST: usize = 32;
@@ -75,13 +76,13 @@ impl Announcements {
     }
 }
 
-/// Which of several hubs has a site, of those that say that it authenticated to them: the one to which it did so last, by its own clock;
-/// of equals, the one with the smaller key.
+/// Which of several hubs has a site, of those that say that it authenticated to them: the one to which it did so last, by the site's own
+/// clock. Of equals the one that says it of itself rather than passes it on, and then the one with the smaller key.
 ///
-/// Each is a hub's public key and what it says. All hubs that know the same come to the same end.
-pub fn owner<'a>(claims: impl IntoIterator<Item = ([u8; 32], &'a Owner)>) -> Option<[u8; 32]> {
-    let last = claims.into_iter().max_by_key(|(hub, owner)| (owner.stamp, std::cmp::Reverse(*hub)))?;
-    Some(last.0)
+/// Each is a hub's public key and what it says; this hub's own claim has no hops. All hubs that know the same come to the same end.
+pub fn owner(claims: impl IntoIterator<Item = ([u8; 32], Alive)>) -> Option<[u8; 32]> {
+    let claims = claims.into_iter().filter_map(|(hub, alive)| Some((alive.owner?.stamp, Reverse((alive.hops, hub)))));
+    claims.max().map(|(_, Reverse((_, hub)))| hub)
 }
 
 /// A prefix as messages have it.

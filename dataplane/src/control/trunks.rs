@@ -565,16 +565,16 @@ impl Control {
     /// Whether this hub has a site, as far as the others say: it authenticated here last.
     fn is_owned(&self, tenant: TenantId, prefixes: &[IpNet], own: Option<&Owner>) -> bool {
         let up = self.desired.trunks.iter().zip(&self.trunks.all).filter(|(_, one)| one.up);
-        let theirs: Vec<([u8; 32], Owner)> = up
-            .filter_map(|(trunk, one)| {
-                let claim = prefixes.iter().find_map(|prefix| one.announcements.heard.owner(tenant, *prefix))?;
-                Some((trunk.public_key.0, claim))
-            })
-            .filter(|(_, claim)| own.is_none_or(|own| own.key == claim.key))
-            .collect();
+        let theirs = up.filter_map(|(trunk, one)| {
+            let heard = |prefix: &IpNet| one.announcements.heard.get(tenant, *prefix);
+            let claim = prefixes.iter().filter_map(heard).find(|alive| alive.owner.is_some())?;
+            Some((trunk.public_key.0, claim))
+        });
+        let theirs =
+            theirs.filter(|(_, claim)| own.is_none_or(|own| claim.owner.is_some_and(|owner| owner.key == own.key)));
         let hub = self.desired.hub.public_key.0;
-        let claims = theirs.iter().map(|(key, owner)| (*key, owner)).chain(own.map(|owner| (hub, owner)));
-        announce::owner(claims).is_none_or(|owner| owner == hub)
+        let ours = own.map(|own| (hub, Alive { hops: 0, owner: Some(*own) }));
+        announce::owner(theirs.chain(ours)).is_none_or(|owner| owner == hub)
     }
 
     /// What was decided takes effect in every worker at once.
