@@ -239,7 +239,7 @@ impl Paths {
             && due <= now
         {
             self.deadlines.pop();
-            // Else it was replaced.
+            // Else it was replaced by another.
             if self.paths[at].deadline == due {
                 self.paths[at].deadline = Time::NEVER;
                 self.choose(at, now);
@@ -281,8 +281,7 @@ impl Paths {
 fn choice(candidates: &[Candidate], active: usize, now: Time) -> (usize, Time) {
     let alive = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.alive());
     let held = |candidate: &Candidate| candidate.good() > now;
-    let stays = candidates.get(active).is_some_and(Candidate::alive);
-    let settled = alive().find(|(place, candidate)| !held(candidate) || stays && *place == active);
+    let settled = alive().find(|(place, candidate)| !held(candidate) || *place == active);
     let chosen = settled.or_else(|| alive().next()).map_or(0, |(place, _)| place);
     let better = alive().take_while(|(place, _)| *place < chosen).map(|(_, candidate)| candidate.good());
     (chosen, better.min().unwrap_or(Time::NEVER))
