@@ -406,7 +406,8 @@ def hub_write(told):
         first = bytes(4) if kind == PROGRESS else struct.pack("<HHQQ", told["size"], 0, told["number"], told["clock"])
         body = first + struct.pack("<QQQQII", *places)
     plain = struct.pack(">BBHI", 0, *PROTOCOLS["control"], 0) + struct.pack("<BBH", kind, 0, 4 + len(body)) + body
-    return plain.ljust(told["size"], b"\0") if kind == PROBE else plain
+    size = told["size"] if kind == PROBE else 0
+    return plain.ljust(max(size, -(-len(plain) // 16) * 16), b"\0")
 
 
 def write_entry(entry, tenant):

@@ -32,6 +32,9 @@ pub const LONGEST_MIN: usize = geneve::HEADER + STATE_LEN + ENTRY_MAX;
 /// Hops that an announcement may have come by: what has come further is not said again.
 pub const HOPS_MAX: u8 = 7;
 
+/// A plaintext is padded to a multiple of this.
+const PADDING: usize = 16;
+
 /// Flags, length and hops.
 const ENTRY: usize = 3;
 const TENANT: usize = 3;
@@ -129,7 +132,7 @@ impl Progress {
         let mut plain = begin(PROGRESS, PROGRESS_LEN);
         plain.extend([0; 4]);
         self.emit(&mut plain);
-        plain
+        padded(plain, usize::MAX)
     }
 }
 
@@ -147,8 +150,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Bytes of a probe or reply without padding, tag included.
-    pub const LEN: usize = geneve::HEADER + PROBE_LEN;
+    /// Bytes of a probe without a size, and of a reply, with tag and padding.
+    pub const LEN: usize = (geneve::HEADER + PROBE_LEN).next_multiple_of(PADDING);
 
     fn parse(message: &[u8]) -> Result<Self, Malformed> {
         if u16_at(message, 6) != 0 {
@@ -162,17 +165,17 @@ impl Probe {
         })
     }
 
-    /// The whole plaintext of a probe, with its tag, padded to `size`.
+    /// The whole plaintext of a probe, with its tag, padded to `size` if there is one.
     pub fn plain(&self) -> Vec<u8> {
         let mut plain = self.emit(PROBE);
-        plain.resize(plain.len().max(self.size.into()), 0);
+        plain.resize(Self::LEN.max(self.size.into()), 0);
         plain
     }
 
     /// The whole plaintext of the reply to a probe that came in `received` bytes of plaintext, tag included. It is short, whatever came.
     pub fn reply(&self, received: usize, progress: Progress) -> Vec<u8> {
         let size = u16::try_from(received).unwrap_or(u16::MAX);
-        Self { size, progress, ..*self }.emit(REPLY)
+        padded(Self { size, progress, ..*self }.emit(REPLY), usize::MAX)
     }
 
     fn emit(&self, kind: u8) -> Vec<u8> {
@@ -455,8 +458,14 @@ impl Writer {
         head.extend(self.count.to_le_bytes());
         head.extend([0; 2]);
         self.plain[..head.len()].copy_from_slice(&head);
-        self.plain
+        padded(self.plain, self.longest)
     }
+}
+
+/// A plaintext with zeros up to a multiple of [`PADDING`], but not beyond what may be sent.
+fn padded(mut plain: Vec<u8>, most: usize) -> Vec<u8> {
+    plain.resize(plain.len().next_multiple_of(PADDING).min(most), 0);
+    plain
 }
 
 /// The tag, and what every message begins with.

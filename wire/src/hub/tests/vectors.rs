@@ -102,7 +102,8 @@ fn messages() -> Vec<String> {
 
 /// What follows a tag, and is refused.
 fn refused() -> Vec<String> {
-    let good = state(&[entry(1, "10.9.1.128/25", Some(Alive { hops: 3, owner: Some(owner()) }))], 1440)[8..].to_vec();
+    let good = &state(&[entry(1, "10.9.1.128/25", Some(Alive { hops: 3, owner: Some(owner()) }))], 1440)[8..];
+    let good = good[..usize::from(u16::from_le_bytes([good[2], good[3]]))].to_vec();
     let changed = |why, changes: &[(usize, u8)]| {
         let mut wrong = good.clone();
         changes.iter().for_each(|(at, to)| wrong[*at] = *to);
