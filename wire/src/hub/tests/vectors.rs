@@ -110,6 +110,9 @@ fn refused() -> Vec<String> {
         (why, wrong)
     };
     let cut = |why, len: usize| (why, good[..len].to_vec());
+    let mut no_tenant = [&good[..44], &[0, 24, 0, 10, 9, 3]].concat();
+    no_tenant[2] = no_tenant.len() as u8;
+    assert_eq!(Message::parse(&no_tenant), Err(Malformed::Value));
     let all = [
         cut("nothing", 0),
         cut("shorter than type and length", 3),
@@ -124,7 +127,7 @@ fn refused() -> Vec<String> {
         changed("more entries than there are", &[(40, 2)]),
         changed("what is reserved behind the count", &[(43, 1)]),
         changed("an unknown flag", &[(44, 0x1c)]),
-        changed("no tenant", &[(44, 4)]),
+        ("no tenant", no_tenant),
         changed("gone, with an owner", &[(44, 14), (46, 0)]),
         changed("gone, with hops", &[(44, 10)]),
         changed("a bit beyond the prefix", &[(53, 129)]),
