@@ -67,7 +67,7 @@ impl Journey {
                     self.sessions.publish(session)
                 }
                 Order::Seat(end, seat) => self.sites.seat(end, seat),
-                Order::Trunk(trunk) => self.sites.join(&trunk),
+                Order::Trunk(trunk) => self.know(&trunk),
                 other => self.postponed.push_back(other),
             }
         }
@@ -144,10 +144,11 @@ impl Journey {
         self.send(&mut Batch::from_iter([packet]), now);
     }
 
-    fn give_up(&mut self, slot: SiteSlot) {
+    pub(crate) fn give_up(&mut self, slot: SiteSlot) {
         self.sites.at_mut(slot).wanted = false;
-        while let Some(packet) = self.shelf.take(slot, &mut self.sites) {
+        while let Some(packet) = self.shelf.take(slot, &mut self.sites).or_else(|| self.waits_for_a_lane(slot)) {
             self.count_drop(&packet, DropReason::SiteDown);
+            self.show_staged(packet.to);
             self.recycle(packet.frame);
         }
         self.show_staged(slot);

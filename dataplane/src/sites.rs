@@ -244,8 +244,10 @@ impl Sites {
         *self.at_mut(slot) = Site::new(tenant);
     }
 
-    /// The lanes of a trunk, and what it carries of each tenant, are this from now on. What it no longer carries has no way.
-    pub fn join(&mut self, trunk: &Arc<Trunk>) {
+    /// The lanes of a trunk, and what it carries of each tenant, are this from now on. The ends that it no longer is have no way; which
+    /// they are.
+    pub fn join(&mut self, trunk: &Arc<Trunk>) -> Vec<SiteSlot> {
+        let mut left = Vec::new();
         self.trunks = true;
         let before = trunk.lanes.first().and_then(|lane| match &self.at(*lane).kind {
             Kind::Lane(before) => Some(before.clone()),
@@ -255,12 +257,14 @@ impl Sites {
             // Unless it is somebody else's by now.
             if matches!(&self.at(slot).kind, Kind::Carried(_, trunk) if Arc::ptr_eq(trunk, of)) {
                 self.at_mut(slot).kind = Kind::Site;
+                left.extend((!trunk.carried.values().any(|end| *end == slot)).then_some(slot));
             }
         }
         trunk.lanes.iter().for_each(|lane| self.at_mut(*lane).kind = Kind::Lane(trunk.clone()));
         for (tenant, slot) in &trunk.carried {
             self.at_mut(*slot).kind = Kind::Carried(*tenant, trunk.clone());
         }
+        left
     }
 
     /// Whether there are trunks.

@@ -16,6 +16,7 @@ use crate::config::LANES_MAX;
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::sites::{Kind, Site};
 use crate::staging::PER_SITE;
+use crate::tenants::DUMMY_V4;
 use crate::worker::{Journey, rejected};
 use crate::xsk::{Frame, HEADROOM};
 use ahash::{AHashMap, AHashSet};
@@ -80,7 +81,7 @@ pub(crate) fn put_tag(frame: &mut Frame, end: &Site) {
     let Some((header, _)) = frame.bytes_mut().split_first_chunk_mut() else { unreachable!("its room") };
     match end.kind {
         Kind::Carried(tenant, _) => geneve::Fields { tenant, payload }.emit(header),
-        Kind::Site | Kind::Access(_) | Kind::Lane(_) => unreachable!("tagged for it"),
+        Kind::Site | Kind::Access(_) | Kind::Lane(_) => unreachable!("the stage `tag` has just looked"),
     }
 }
 
@@ -121,13 +122,13 @@ impl Journey {
     }
 
     /// Why a packet may not have this source, which the routes have elsewhere. None: it may, since the other hub reports an error with it,
-    /// by the address that hubs have to this tenant. Nobody could trace a route, or learn what fits, if that were refused.
+    /// by the address that hubs have to this tenant, or by none of its own. Nobody could trace a route, or learn what fits, if that were refused.
     #[cold]
     pub(crate) fn foreign(&mut self, packet: &Packet, source: IpAddr) -> Option<DropReason> {
         let Kind::Carried(..) = self.sites.at(packet.from).kind else { return Some(DropReason::SourceNotAllowed) };
         let version = if source.is_ipv4() { 4 } else { 6 };
         let hub = packet.tenant.and_then(|tenant| self.tenants.at_mut(tenant).hub_address(version));
-        let reports = hub == Some(source) && icmp::is_error(packet.frame.bytes());
+        let reports = (hub == Some(source) || source == DUMMY_V4) && icmp::is_error(packet.frame.bytes());
         (!reports).then_some(DropReason::TrunkSource)
     }
 
@@ -152,7 +153,13 @@ impl Journey {
             return;
         }
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
-            // What goes to a lane already had waited there, or is nobody's.
+            // It has waited for its lane, and its tenant may be gone.
+            if let Some(end) = packet.tagged {
+                if !matches!(self.sites.at(end).kind, Kind::Carried(..)) {
+                    packet.drop(DropReason::SiteNoEndpoint);
+                }
+                continue;
+            }
             let Kind::Carried(tenant, trunk) = &self.sites.at(packet.to).kind else { continue };
             match trunk.lane(wire::spread(packet.frame.bytes(), tenant.as_u32())) {
                 Some(lane) => (packet.tagged, packet.to) = (Some(packet.to), lane),
@@ -174,9 +181,19 @@ impl Journey {
         }
     }
 
-    /// What a trunk is from now on. What waits for a lane that is down takes another.
+    /// What a trunk is from now on. Of a tenant that it no longer carries nothing goes on waiting for a lane.
+    pub(crate) fn know(&mut self, trunk: &Arc<Trunk>) {
+        self.sites.join(trunk).into_iter().for_each(|end| self.give_up(end));
+    }
+
+    /// The oldest packet of what a trunk carries that waits for a lane.
+    pub(crate) fn waits_for_a_lane(&mut self, end: SiteSlot) -> Option<Packet> {
+        if self.sites.have_trunks() { self.shelf.take_first(&mut self.sites, |p| p.tagged == Some(end)) } else { None }
+    }
+
+    /// The same; and what waits for a lane that is down takes another.
     pub(crate) fn join(&mut self, trunk: &Arc<Trunk>, now: Time) {
-        self.sites.join(trunk);
+        self.know(trunk);
         if trunk.live.is_empty() {
             return;
         }
