@@ -4,7 +4,10 @@
 //! what is good does; it shows at the end that it did. `EKIDEN_FUZZ_SECONDS` says how long each runs. Others are beside
 //! what they try: `underlay/tests/fuzz.rs`, `config/tests/fuzz.rs`, and in `crypto` `peer/tests/fuzz.rs`.
 
+mod hubs;
 mod mutate;
+#[path = "fuzz/trunk.rs"]
+mod trunk;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

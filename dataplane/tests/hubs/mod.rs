@@ -9,7 +9,7 @@ use ekiden_dataplane::mailbox::{Order, Source};
 use ekiden_dataplane::rehearsal::joined::join;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, ipv6, routes};
 use ekiden_dataplane::trunk::Trunk;
-use wire::{Inner, Outer, SiteSlot, TenantId, TenantSlot, Vlan};
+use wire::{DropReason, Inner, Outer, SiteSlot, TenantId, TenantSlot, Vlan};
 
 pub(crate) const CIPHERS: [Cipher; 2] = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
 /// Both tenants have the same addresses.
@@ -170,6 +170,12 @@ impl World {
         self.received[hub] += frames.len() as u64;
         let out = self.hubs[hub].pass(frames);
         self.left(hub, out)
+    }
+
+    /// What a frame that comes to a hub is dropped for, with nothing else.
+    pub(crate) fn dropped_for(&mut self, hub: usize, frame: Vec<u8>) -> DropReason {
+        self.received[hub] += 1;
+        self.hubs[hub].dropped_for(frame)
     }
 
     /// Carries out an order of control's at a hub; what it puts out.
