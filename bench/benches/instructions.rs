@@ -10,8 +10,9 @@
 mod frames;
 
 use crypto::Time;
+use crypto::aead::Cipher;
 use dataplane::packet::{BATCH, Batch};
-use ekiden_bench::{Nothing, Relay, imix};
+use ekiden_bench::{Nothing, Relay, Way, imix};
 use frames::{LISTEN, PORT_MAC, SOURCE_PORT, Udp, message};
 use std::collections::BTreeMap;
 use std::env;
@@ -32,12 +33,14 @@ const ROUNDS: usize = 32;
 type Case = fn() -> usize;
 
 /// Everything that is counted.
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 12] = [
     ("journey, 64 of one site", || journey(1, vec![512; BATCH])),
     ("journey, 64 of 32 sites", || journey(32, vec![512; BATCH])),
     ("journey, IMIX, 64 of one site", || journey(1, imix().cycle().take(BATCH).collect())),
     ("journey, 8 of one site", || journey(1, vec![512; 8])),
     ("journey, one alone", || journey(1, vec![512])),
+    ("journey, 64 from a site to a trunk", || of_trunk(Way::ToTrunk)),
+    ("journey, 64 from a trunk to a site", || of_trunk(Way::FromTrunk)),
     ("steer, data over IPv4 to the ring", || program(&Udp::v4(message(4, LIVE, 512)))),
     ("steer, data over IPv6 to the ring", || program(&Udp::v6(message(4, LIVE, 512)))),
     ("steer, data of no session", || program(&Udp::v4(message(4, LIVE ^ 1, 512)))),
@@ -116,7 +119,14 @@ fn count(n: usize) -> f64 {
 
 fn journey(tenants: usize, lengths: Vec<usize>) -> usize {
     let packets = lengths.len();
-    let mut relay = Relay::new(&Nothing, tenants, lengths);
+    carry(Relay::new(&Nothing, tenants, lengths), packets)
+}
+
+fn of_trunk(way: Way) -> usize {
+    carry(Relay::by_trunk(&Nothing, Cipher::Aes256Gcm, way, [512; BATCH]), BATCH)
+}
+
+fn carry(mut relay: Relay, packets: usize) -> usize {
     // What only happens the first time is not what a packet costs.
     relay.batch();
     (0..ROUNDS).for_each(|_| relay.batch_by(ekiden_counted));

@@ -4,8 +4,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::aead;
+use crypto::aead::Cipher;
 use dataplane::packet::BATCH;
-use ekiden_bench::{Messages, Relay};
+use ekiden_bench::{Messages, Relay, Way};
 use std::time::Duration;
 
 /// Inner lengths: the smallest, a middling and the largest packet of a stock client.
@@ -20,6 +21,24 @@ fn relay(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(backend.name(), len), |b| {
                 b.iter_custom(|rounds| (0..rounds).map(|_| relay.batch().time).sum());
             });
+        }
+    }
+    group.finish();
+}
+
+/// Between a site and a trunk, by the trunk's cipher: beside `relay`, which is from site to site.
+fn trunk(c: &mut Criterion) {
+    let mut group = c.benchmark_group("trunk");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let backend = aead::choose(&aead::Wish::default());
+    for (cipher, name) in [(Cipher::ChaCha20Poly1305, "chacha20-poly1305"), (Cipher::Aes256Gcm, "aes-256-gcm")] {
+        for (way, direction) in [(Way::ToTrunk, "to it"), (Way::FromTrunk, "from it")] {
+            for len in LENGTHS {
+                let mut relay = Relay::by_trunk(backend, cipher, way, [len; BATCH]);
+                group.bench_function(BenchmarkId::new(format!("{name}, {direction}"), len), |b| {
+                    b.iter_custom(|rounds| (0..rounds).map(|_| relay.batch().time).sum());
+                });
+            }
         }
     }
     group.finish();
@@ -43,5 +62,5 @@ fn cipher(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, relay, cipher);
+criterion_group!(benches, relay, trunk, cipher);
 criterion_main!(benches);

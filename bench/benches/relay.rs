@@ -4,8 +4,8 @@
 //! take turns batch by batch, so that what else the machine does meets all of them. Cycles are those of the CPU's counter.
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
 
-use crypto::aead::{self, Backend};
-use ekiden_bench::{Messages, Relay, imix};
+use crypto::aead::{self, Backend, Cipher};
+use ekiden_bench::{Messages, Relay, Way, imix};
 
 /// Batches of each backend.
 const ROUNDS: usize = 4000;
@@ -29,6 +29,34 @@ fn main() {
             row(&len.to_string(), &vec![len; count], tenants, &backends);
         }
         row("IMIX", &imix().cycle().take(count).collect::<Vec<_>>(), tenants, &backends);
+    }
+    trunks(backends[1]);
+}
+
+/// What a packet takes between sites, and between a site and a trunk of four lanes, by the trunk's cipher. All take turns, batch by batch.
+fn trunks(backend: &'static dyn Backend) {
+    println!("\n| B | site to site | to a trunk, ChaCha20-Poly1305 | from it | to a trunk, AES-256-GCM | from it |");
+    println!("|---|---|---|---|---|---|");
+    let rows = [64, 128, 256, 512, 1024, 1424].map(|len| (len.to_string(), vec![len; 64]));
+    let imix = ("IMIX".to_owned(), imix().cycle().take(64).collect());
+    for (name, lengths) in rows.into_iter().chain([imix]) {
+        let lengths = || lengths.iter().copied();
+        let mut relays = vec![Relay::new(backend, 1, lengths())];
+        for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
+            let by = |way| Relay::by_trunk(backend, cipher, way, lengths());
+            relays.extend([Way::ToTrunk, Way::FromTrunk].map(by));
+        }
+        let mut cycles = vec![Vec::new(); relays.len()];
+        for _ in 0..ROUNDS {
+            for (relay, cycles) in relays.iter_mut().zip(&mut cycles) {
+                cycles.push(relay.batch().cycles / relay.count() as u64);
+            }
+        }
+        let cells = cycles.iter_mut().map(|cycles| {
+            cycles.sort_unstable();
+            format!("{} / {}", cycles[0], cycles[ROUNDS / 2])
+        });
+        println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
     }
 }
 

@@ -5,13 +5,17 @@
 pub mod lab;
 
 use arrayvec::ArrayVec;
+use classifier::Target;
 use crypto::Time;
 use crypto::aead::{Backend, Cipher, Key, Library, OpenJob, SALT, SealJob, TAG};
 use dataplane::packet::{BATCH, Batch, Packet};
-use dataplane::rehearsal::{Rehearsal, ipv4};
+use dataplane::rehearsal::joined::{join, tagged};
+use dataplane::rehearsal::{Rehearsal, ipv4, routes};
 use dataplane::worker::Journey;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::PortIndex;
+use wire::geneve::Payload;
+use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
 
 /// No cipher at all: for what all else costs.
 pub struct Nothing;
@@ -56,9 +60,23 @@ fn counter() -> u64 {
     0
 }
 
-/// A hub in memory that relays packets, each tenant's from one of its sites to the other.
+/// The tenant of what goes by a trunk.
+const TENANT: u64 = 1001;
+
+/// Which way packets take through a hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From a site to another hub.
+    ToTrunk,
+    /// From another hub to a site.
+    FromTrunk,
+}
+
+/// A hub in memory that relays packets, each tenant's from one of its sites to the other; or between its site and a trunk.
 pub struct Relay {
     hub: Rehearsal,
+    /// The hub at the other end of the trunk, and its lanes, if packets come from there.
+    peer: Option<(Rehearsal, Vec<SiteSlot>)>,
     packets: Vec<Vec<u8>>,
     /// Packets so far, so that each batch is of other tenants.
     passed: usize,
@@ -71,7 +89,39 @@ impl Relay {
         let mut hub = Rehearsal::new(&vec![tenant; tenants], 1024);
         (hub.journey.aead, hub.aead) = (aead, aead);
         let packet = |len| ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len);
-        Self { hub, packets: lengths.into_iter().map(packet).collect(), passed: 0 }
+        Self { hub, peer: None, packets: lengths.into_iter().map(packet).collect(), passed: 0 }
+    }
+
+    /// Between a site and a trunk of four lanes with this cipher, each packet of a flow of its own.
+    ///
+    /// # Panics
+    /// If there is not what it takes.
+    pub fn by_trunk(
+        aead: &'static dyn Backend,
+        cipher: Cipher,
+        way: Way,
+        lengths: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let (id, tenants) = (TenantId::new(TENANT).expect("24 bits"), [vec![vec!["10.9.1.0/24"]]]);
+        let [mut hub, mut peer] = [0, 1].map(|number| Rehearsal::numbered(number, &tenants, &[], 1024, 8));
+        let [trunk, back] = join([&mut hub, &mut peer], 4, cipher, &[id]);
+        let mut tables = routes(&tenants);
+        let behind = "10.9.2.0/24".parse().expect("a prefix");
+        tables.add(TenantSlot(0), behind, Target::Site(trunk.carried[&id]));
+        hub.journey.tables = Arc::new(tables.build());
+        (hub.journey.aead, hub.aead, peer.aead) = (aead, aead, aead);
+        let (from, to) = match way {
+            Way::ToTrunk => ([10, 9, 1, 1], [10, 9, 2, 1]),
+            Way::FromTrunk => ([10, 9, 2, 1], [10, 9, 1, 1]),
+        };
+        let packet = |(port, len): (u16, usize)| {
+            let mut packet = ipv4(from, to, 64, len);
+            packet[20..22].copy_from_slice(&port.to_be_bytes());
+            packet
+        };
+        let packets = (40_000..).zip(lengths).map(packet).collect();
+        let peer = (way == Way::FromTrunk).then(|| (peer, back.lanes.to_vec()));
+        Self { hub, peer, packets, passed: 0 }
     }
 
     /// The packets of a batch.
@@ -97,15 +147,22 @@ impl Relay {
     /// # Panics
     /// If one of them doesn't leave.
     pub fn batch_by<T>(&mut self, relay: impl FnOnce(&mut Journey, &mut Batch) -> T) -> T {
-        let Self { hub, packets, passed } = self;
-        let tenants = hub.far.len() / 2;
+        let Self { hub, peer, packets, passed } = self;
+        let tenants = hub.far.len().div_ceil(2);
         let mut batch = Batch::new();
         for packet in packets.iter() {
             // In no order that a cache would guess.
             let tenant = passed.wrapping_mul(2_654_435_761) % tenants;
             *passed += 1;
             let mut frame = hub.journey.pool.pop().expect("a chunk");
-            frame.copy_from(&hub.seal(tenant * 2, packet));
+            let bytes = match peer {
+                None => hub.seal(tenant * 2, packet),
+                Some((peer, lanes)) => {
+                    let id = TenantId::new(TENANT).expect("24 bits");
+                    peer.seal_by(lanes[*passed % lanes.len()], &tagged(id, Payload::Ipv4, packet))
+                }
+            };
+            frame.copy_from(&bytes);
             batch.push(Packet::arrived(frame, PortIndex(0)));
         }
         let spent = relay(&mut hub.journey, &mut batch);
