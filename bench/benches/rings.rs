@@ -5,7 +5,7 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use dataplane::depot::Depot;
-use dataplane::mailbox::{Bell, Event, Order, mailbox};
+use dataplane::mailbox::{Bell, Event, Order, Source, mailbox};
 use dataplane::packet::BATCH;
 use dataplane::team::Team;
 use dataplane::xsk::Umem;
@@ -30,7 +30,7 @@ fn mail(c: &mut Criterion) {
     });
     c.bench_function("parcel of 190 bytes", |b| {
         b.iter(|| {
-            worker.copy(PortIndex(0), &[7; 190]);
+            worker.copy(Source::Port(PortIndex(0)), &[7; 190]);
             let parcel = control.parcel().expect("it was copied");
             control.recycle(parcel);
         });

@@ -56,7 +56,7 @@ impl Trunk {
     #[inline]
     pub fn lane(&self, flow: u32) -> Option<SiteSlot> {
         let pick =
-            |lanes: &[SiteSlot], flow: u32| lanes.get((u64::from(flow) * lanes.len() as u64 >> 32) as usize).copied();
+            |lanes: &[SiteSlot], flow: u32| lanes.get(((u64::from(flow) * lanes.len() as u64) >> 32) as usize).copied();
         let own = pick(&self.lanes, flow)?;
         if self.live.len() == self.lanes.len() || self.live.is_empty() || self.live.contains(&own) {
             return Some(own);

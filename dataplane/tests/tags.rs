@@ -236,7 +236,7 @@ fn handshake_messages_of_hubs_go_to_control() {
         message[..4].copy_from_slice(&head);
         assert_eq!(Protocol::recognise(&message), Some((Protocol::Trunk, kind)));
         let frame = world.hubs[1].frame_by(lane, &message);
-        assert!(world.pass(0, &[frame.clone()]).is_empty());
+        assert!(world.pass(0, std::slice::from_ref(&frame)).is_empty());
         assert_eq!(world.parcels(0), [(Source::Port(PortIndex(0)), frame)]);
     }
 }

@@ -19,11 +19,11 @@ fn any_message_of_another_hub() {
         trunk.denied.insert(tenant(1));
         trunk.payload_max = Some(1400);
     });
-    let borrowed = AssertUnwindSafe(&mut world);
+    let mut borrowed = AssertUnwindSafe(&mut world);
     bolero::check!().with_test_time(seconds()).with_generator(produce::<(Vec<Plan>, u8)>()).for_each({
-        let borrowed = borrowed;
         move |(plans, whim)| {
-            let world = &mut borrowed.0.0;
+            let AssertUnwindSafe(world) = &mut borrowed;
+            let world = &mut world.0;
             let frames: Vec<_> = plans.iter().map(|plan| by_trunk(world, plan)).collect();
             // Now and then a lane has no session, or is down.
             let lane = world.lane(0, 1, usize::from(*whim) % 3);
