@@ -414,7 +414,7 @@ fn routes_are_counted_and_trunks_carry_whom_they_are_told_to() {
     assert_eq!(hub.paths[0].candidates, [(7, osaka), (100, kobe)]);
     // One that is alone is no path; what the trunk carries of another tenant has a place of its own, and the slot that is given up
     // is given again.
-    let plan = said(&mut hub, of("[2]", &[preferred.clone()]));
+    let plan = said(&mut hub, of("[2]", std::slice::from_ref(&preferred)));
     assert_eq!((plan.summary.to_string().as_str(), hub.paths.len()), ("1 route removed, 1 trunk changed", 0));
     assert_eq!((plan.vacant.carried.as_slice(), plan.vacant.sites.len()), (&[kobe][..], 0));
     assert_eq!((hub.seats.carried(0)[1], hub.seats.carried(1)[1]), (None, Some(SiteSlot(lanes))));
