@@ -13,7 +13,7 @@
 //! ```
 //!
 //! 1. A probe is sent every `interval`. It is missed when no reply has come after two thirds of that, or after the time that replies
-//!    take here as a rule (RFC 6298: smoothed, and four times what it varies by), if that is longer.
+//!    take here as a rule (RFC 6298: smoothed, and four times what it varies by), if that is longer. A single slow reply is no rule.
 //! 2. Who has missed one asks again at once. So a lane that dies after a reply is down after `interval` and three times two thirds
 //!    of it at the latest: after 3 × `interval`, or 900 ms where `interval` is 300 ms and replies take less than 200 ms.
 //! 3. A reply that comes late still counts, for its probe and all before it: a lane that has grown slow is not dead.
@@ -149,7 +149,7 @@ impl Liveness {
         let recent = self.outcomes_count.min(RECENT.into()) as u32;
         let recent_lost = (self.outcomes & ((1 << RECENT) - 1)).count_ones();
         let (round_trip, jitter) =
-            self.round_trip.map_or((None, Duration::ZERO), |known| (Some(known.smoothed), known.jitter));
+            self.round_trip.map_or((None, Duration::ZERO), |known| (Some(known.told.mean), known.jitter));
         Figures { recent, recent_lost, round_trip, jitter, ..self.figures }
     }
 
@@ -231,7 +231,7 @@ impl Liveness {
 
     /// How long a reply is waited for.
     fn wait(&self) -> Duration {
-        let usual = self.round_trip.map_or(Duration::ZERO, |known| known.smoothed + 4 * known.varies);
+        let usual = self.round_trip.map_or(Duration::ZERO, |known| known.usual.mean + 4 * known.usual.varies);
         (self.interval * 2 / 3).max(usual.min(WAIT_MAX))
     }
 
@@ -278,21 +278,37 @@ impl Liveness {
 #[derive(Clone, Copy, Debug)]
 struct RoundTrip {
     last: Duration,
-    smoothed: Duration,
-    varies: Duration,
+    told: Smoothed,
+    /// The same of the shorter of any two in a row: one reply that was held up somewhere does not have the next ones waited for longer.
+    usual: Smoothed,
     jitter: Duration,
 }
 
 impl RoundTrip {
     fn first(took: Duration) -> Self {
-        Self { last: took, smoothed: took, varies: took / 2, jitter: Duration::ZERO }
+        let smoothed = Smoothed { mean: took, varies: took / 2 };
+        Self { last: took, told: smoothed, usual: smoothed, jitter: Duration::ZERO }
     }
 
     fn sample(&mut self, took: Duration) {
-        self.varies = (3 * self.varies + self.smoothed.abs_diff(took)) / 4;
-        self.smoothed = (7 * self.smoothed + took) / 8;
+        self.told.sample(took);
+        self.usual.sample(took.min(self.last));
         self.jitter = (15 * self.jitter + self.last.abs_diff(took)) / 16;
         self.last = took;
+    }
+}
+
+/// RFC 6298, 2.3.
+#[derive(Clone, Copy, Debug)]
+struct Smoothed {
+    mean: Duration,
+    varies: Duration,
+}
+
+impl Smoothed {
+    fn sample(&mut self, took: Duration) {
+        self.varies = (3 * self.varies + self.mean.abs_diff(took)) / 4;
+        self.mean = (7 * self.mean + took) / 8;
     }
 }
 

@@ -141,13 +141,13 @@ fn a_reply_from_before_its_death_keeps_no_lane_alive() {
     while lab.sent.len() == sent {
         lab.run(1);
     }
-    let died = lab.now;
+    let died = *lab.sent.last().unwrap();
     lab.takes = None;
     lab.run(2_000);
     assert_eq!(lab.state(), State::Down);
     let down = lab.was.last().unwrap().0;
-    // It counts as a reply, and replies take long then: 617 ms are waited for the next two, which are 300 ms apart.
-    assert_eq!(down - died, 400 + 300 + 617);
+    // It counts as a reply to its own probe, not to the two that were missed or sent meanwhile; and no other is waited for longer.
+    assert_eq!(down - died, 4 * 200);
 }
 
 #[test]
@@ -210,6 +210,26 @@ fn a_session_that_ends_takes_it_down_at_once() {
     assert_eq!((lab.sent.len(), lab.state()), (5, State::Held));
     lab.run(1_010);
     assert_eq!(lab.state(), State::Up);
+}
+
+#[test]
+fn a_lane_on_a_busy_machine_that_dies_is_down_as_soon_as_another() {
+    // Every fourth reply is held up for half a second.
+    let mut lab = Lab::new(Some(5));
+    for n in 0..200 {
+        lab.takes = Some(if n % 4 == 0 { 500 } else { 5 });
+        let sent = lab.sent.len();
+        while lab.sent.len() == sent {
+            lab.run(1);
+        }
+    }
+    assert_eq!(lab.was.len(), 2, "{:?}", lab.was);
+    assert!(lab.lane.figures().round_trip > Some(Duration::from_millis(60)), "it is told");
+    lab.takes = None;
+    lab.replies.clear();
+    let died = lab.now;
+    lab.run(2_000);
+    assert_eq!((lab.was[2].1, lab.was[2].0 - died <= 900), (State::Down, true), "{} ms", lab.was[2].0 - died);
 }
 
 #[test]
