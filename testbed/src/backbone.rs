@@ -240,6 +240,39 @@ impl Backbone {
         Ok(())
     }
 
+    /// What kernels dropped on the way, and hubs at their ports: for whoever looks for what was lost.
+    pub fn dropped_elsewhere(&self) -> Result<String> {
+        let mut found = String::new();
+        let worlds = self.worlds.iter().map(|world| &world.hub).chain([&self.worlds[0].inet]);
+        for namespace in worlds.chain(self.sites.iter().flatten().map(Site::namespace)) {
+            let links: serde_json::Value = serde_json::from_str(&namespace.run("ip", &["-s", "-j", "link"])?)?;
+            for link in links.as_array().into_iter().flatten() {
+                let count = |way: &str| link["stats64"][way]["dropped"].as_u64().unwrap_or(0);
+                if count("rx") + count("tx") > 0 {
+                    let (at, name) = (namespace.name(), &link["ifname"]);
+                    found.push_str(&format!("{at} {name}: {} in, {} out; ", count("rx"), count("tx")));
+                }
+            }
+            let snmp = namespace.run("cat", &["/proc/net/snmp"])?;
+            let mut udp = snmp.lines().filter(|line| line.starts_with("Udp: ")).map(|line| line.split(' '));
+            let errors = udp
+                .next()
+                .zip(udp.next())
+                .and_then(|(names, values)| names.zip(values).find(|(name, _)| *name == "RcvbufErrors"));
+            if let Some((_, count)) = errors.filter(|(_, count)| *count != "0") {
+                found.push_str(&format!("{}: {count} UDP without room; ", namespace.name()));
+            }
+        }
+        for hub in &self.hubs {
+            for port in hub.status()?.0["ports"].as_array().into_iter().flatten() {
+                if port["ring_lost"] != 0 {
+                    found.push_str(&format!("{}: {} lost at the ring; ", port["name"], port["ring_lost"]));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Cuts what two hubs send each other, all of it or by one port alone; nobody is told.
     pub fn cut(&self, a: usize, b: usize, port: Option<u16>) -> Result<()> {
         self.rules(a, b, port, "add")

@@ -503,8 +503,9 @@ fn rekeying_all_lanes_under_load_loses_nothing() -> Result<()> {
         let lost = Load::lost(&loads)?;
         ensure!(
             lost.iter().all(|lost| *lost == 0),
-            "lost of each flow: {lost:?}; {:?}",
-            dropped(&before, &backbone.hubs)?
+            "lost of each flow: {lost:?}; {:?}; {}",
+            dropped(&before, &backbone.hubs)?,
+            backbone.dropped_elsewhere()?
         );
         let late: Vec<u64> = loads.iter().map(Load::late).collect();
         ensure!(late.iter().all(|late| *late == 0), "late of each flow: {late:?}");
