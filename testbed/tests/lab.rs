@@ -108,8 +108,9 @@ fn the_demo_shows_that_all_is_as_it_should_be() -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     let rows = |end: &str| text.lines().filter(|line| line.ends_with(end)).count();
-    // Eight pings, four transfers, sixteen counts, the replay and its control; and of each VLAN four pings, two transfers, two counts.
-    ensure!(rows("  yes") == 46 && rows("  NO") == 0, "{text}");
+    // Eight pings, four transfers, sixteen counts, two replays and their control; of each VLAN six pings, two transfers, two counts; and
+    // a lane cut and healed.
+    ensure!(rows("  yes") == 8 + 4 + 16 + 3 + 2 * 10 + 2 && rows("  NO") == 0, "{text}");
     Ok(())
 }
 

@@ -1,19 +1,26 @@
 //! `make demo`: the hub's main job, shown on this machine.
 //!
-//! One hub, two tenants that use the same addresses, two sites each, every site a stock `wireguard-go`, and a server each behind an access
-//! port, in VLANs of one cable. What reached what, and that nothing crossed, is said in one table; the exit code says whether all of it was as it should be.
+//! Two hubs joined by a trunk, two tenants that use the same addresses. Each tenant has a site at either hub, a stock `wireguard-go`, and a
+//! server behind an access port of the second, in VLANs of one cable. What reached what, and that nothing crossed, is said in one table;
+//! the exit code says whether all of it was as it should be.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ekiden_testbed::attack::{Attacker, Kind};
-use ekiden_testbed::hub::{self, Settings};
+use ekiden_testbed::attack::{Attacker, Kind, message};
+use ekiden_testbed::backbone::route;
+use ekiden_testbed::hub;
 use ekiden_testbed::probe::{echo, iperf, transfer};
-use ekiden_testbed::{Hub, Lab, Lan, Plan, Seen, Server, Site, Tap, World, until};
+use ekiden_testbed::wait::until_true;
+use ekiden_testbed::world::HUB_PORT;
+use ekiden_testbed::{Backbone, Hub, Lab, Lan, Plan, Seen, Server, Site, Tap, World, until};
 
+/// The first byte of a sealed packet between hubs.
+const TRUNK_DATA: u8 = 0x14;
 /// Pings of each kind.
 const PINGS: u32 = 5;
+const TENANTS: [u32; 2] = [1001, 2002];
 /// The tenants' VLANs at the access port, and their servers' addresses there.
 const VLANS: [u16; 2] = [100, 200];
 const SERVER: [&str; 2] = ["10.9.3.1/24", "fd00:9:3::1/64"];
@@ -50,48 +57,59 @@ fn demo() -> Result<bool> {
 
 fn show(lab: &mut Lab) -> Result<bool> {
     say(&format!("The hub is {}.", hub::binary()?.display()));
-    say("Making network namespaces: a hub, a router that is the internet, four sites, a switch, and two servers.");
-    let mut world = World::new(lab)?;
-    let mut sites = Vec::new();
-    for tenant in [1001, 2002] {
-        for (name, net) in [("a", 1), ("b", 2)] {
-            sites.push(Site::new(lab, &mut world, Plan::new(tenant, name, net))?);
+    say("Making network namespaces: two hubs, a router that is the internet, four sites, a switch, and two servers.");
+    let mut backbone = Backbone::new(lab, 2)?;
+    for tenant in TENANTS {
+        for (hub, name, net) in [(0, "a", 1), (1, "b", 2)] {
+            backbone.site(lab, hub, Plan::new(tenant, name, net))?;
         }
     }
-    let mut lan = Lan::new(lab, "lan", &world.hub, "a0")?;
+    let mut lan = Lan::new(lab, "lan", &backbone.worlds[1].hub, "a0")?;
+    backbone.settings[1].access_ports.push("a0");
     let mut servers = Vec::new();
-    for vlan in [VLANS[0], VLANS[1]] {
+    for (tenant, vlan) in TENANTS.into_iter().zip(VLANS) {
         servers.push(lan.server(lab, &[(0x8100, vlan)], &SERVER, &["10.9.3.254", "fd00:9:3::fe"])?);
+        let lines = format!("port = \"a0\"\nvlan = {vlan}\naddresses = [\"10.9.3.254/24\", \"fd00:9:3::fe/64\"]");
+        backbone.settings[1].access.push((tenant, lines));
+        for prefix in ["10.9.3.0/24", "fd00:9:3::/64"] {
+            backbone.settings[0].routes.push((tenant, route(prefix, "{ trunk = \"hub2\" }", 100)));
+        }
     }
-    let end = |vlan| format!("port = \"a0\"\nvlan = {vlan}\naddresses = [\"10.9.3.254/24\", \"fd00:9:3::fe/64\"]");
-    let access = vec![(1001, end(VLANS[0])), (2002, end(VLANS[1]))];
-    let settings = Settings { access_ports: vec!["a0"], access, ..Settings::default() };
-    let mut hub = Hub::new(lab, &world, &settings, &sites.iter().collect::<Vec<_>>())?;
-    say("Starting the hub. Tenants 1001 and 2002 both have 10.9.1.0/24, 10.9.2.0/24, fd00:9:1::/64 and fd00:9:2::/64,");
-    say("and 10.9.3.0/24 and fd00:9:3::/64 behind access port a0: 1001 in VLAN 100, 2002 in VLAN 200.");
-    hub.start()?;
-    say("Starting wireguard-go at each site, set up with `wg set`.");
-    sites.iter_mut().try_for_each(Site::start)?;
-    hub.await_sessions(&sites.iter().collect::<Vec<_>>())?;
-    say("All four sites have a session with the hub.");
+    backbone.mesh(&TENANTS, "tenants = [1001, 2002]\nlanes = 2\n");
+    say(
+        "Starting the hubs. Tenants 1001 and 2002 both have 10.9.1.0/24 and fd00:9:1::/64 behind a site at the first hub, 10.9.2.0/24 and",
+    );
+    say(
+        "fd00:9:2::/64 behind a site at the second, and there, behind access port a0, 10.9.3.0/24 and fd00:9:3::/64: 1001 in VLAN 100,",
+    );
+    say("2002 in VLAN 200. At each site, wireguard-go is started and set up with `wg set`.");
+    backbone.start(lab)?;
+    say("All four sites have a session with their hub, and the trunk between the hubs is up, with two lanes.");
 
     let mut table = Table::default();
-    within_tenants(&sites, &mut table)?;
-    across_tenants(&world, &hub, &sites, &mut table)?;
-    servers_by_vlan(lab, &sites, &servers, &mut table)?;
+    let [first, second] = &backbone.sites[..] else { anyhow::bail!("two hubs") };
+    let sites = [&first[0], &second[0], &first[1], &second[1]];
+    within_tenants(sites, &mut table)?;
+    across_tenants(&backbone.worlds[0], &backbone.hubs[0], sites, &mut table)?;
+    servers_by_vlan(lab, sites, &servers, &mut table)?;
+    a_lane_less(&backbone, sites, &mut table)?;
     say(&format!("\n{table}"));
-    say("What the hub says of itself, `ekiden status`:\n");
-    say(&hub.status_text()?);
-    say("Stopping the hub.");
-    let end = hub.stop()?;
-    if !end.success() {
-        say(&format!("The hub ended with {end}."));
+    say("What the first hub says of itself, `ekiden status`:\n");
+    say(&backbone.hubs[0].status_text()?);
+    say("Stopping the hubs.");
+    let mut good = table.is_good();
+    for hub in &mut backbone.hubs {
+        let end = hub.stop()?;
+        if !end.success() {
+            say(&format!("A hub ended with {end}."));
+        }
+        good &= end.success();
     }
-    Ok(table.is_good() && end.success())
+    Ok(good)
 }
 
 /// Ping and TCP, each way, inside each tenant.
-fn within_tenants(sites: &[Site], table: &mut Table) -> Result<()> {
+fn within_tenants(sites: [&Site; 4], table: &mut Table) -> Result<()> {
     for pair in sites.chunks(2) {
         let [a, b] = pair else { continue };
         for (from, to) in [(a, b), (b, a)] {
@@ -117,9 +135,9 @@ fn within_tenants(sites: &[Site], table: &mut Table) -> Result<()> {
 
 /// What each tenant sends to addresses that both have, counted at all four sites; and what somebody who can copy packets
 /// on the wire gets into the other tenant.
-fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -> Result<()> {
+fn across_tenants(world: &World, hub: &Hub, sites: [&Site; 4], table: &mut Table) -> Result<()> {
     let taps = sites.iter().map(|site| Tap::open(site.namespace(), &site.interface)).collect::<Result<Vec<_>>>()?;
-    let [a1, b1, a2, b2] = sites else { return Ok(()) };
+    let [a1, b1, a2, b2] = sites;
     for (at, (from, to)) in [(a1, b1), (b1, a1), (a2, b2), (b2, a2)].into_iter().enumerate() {
         say(&format!("{} sends marked packets; every site counts what arrives.", name(from)));
         for (version, address) in [(4, to.inner()[0]), (6, to.inner()[1])] {
@@ -157,6 +175,21 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
     let moved = hub.status()?.site(a1)?["endpoint"] != a1.endpoint().to_string();
     let found = format!("{arrived} arrived, site {}moved", if moved { "" } else { "not " });
     table.row(["replay", "attacker", "anybody", "-", &found], arrived == 0 && !moved);
+
+    say("The same with a packet on its way between the hubs, as it is: hub2 has sealed it for tenant 1001.");
+    echo(b1.namespace(), a1.v4().into(), 1, &["-s", "1000"])?;
+    let by_trunk = |seen: &Seen| {
+        seen.outgoing && message(&seen.bytes).is_some_and(|m| m.kind == TRUNK_DATA && m.place.len() > 1000)
+    };
+    let copied = attacker.wire.wait_for("packet between the hubs", by_trunk)?;
+    until_true("what is under way arrives", || Ok(taps[0].count(|seen| !seen.outgoing)? > 0))?;
+    taps.iter().try_for_each(|tap| tap.drain().map(drop))?;
+    let before = hub.status()?;
+    attacker.repeat(&copied.bytes, PINGS as usize)?;
+    hub.must_have_dropped_at_least(&before, "counter_replayed", PINGS.into())?;
+    let arrived = taps.iter().map(|tap| tap.count(|seen| !seen.outgoing)).sum::<Result<usize>>()?;
+    table.row(["replay, trunk", "attacker", "anybody", "-", &format!("{arrived} arrived")], arrived == 0);
+
     let pings = echo(a1.namespace(), b1.v4().into(), 1, &[])?;
     let seen = taps[1].count(|seen| !seen.outgoing)?;
     let found = format!("{seen} arrived");
@@ -164,10 +197,10 @@ fn across_tenants(world: &World, hub: &Hub, sites: &[Site], table: &mut Table) -
     Ok(())
 }
 
-/// Each tenant's server against its site `a`, by ping and TCP; and marked packets, counted at both servers.
-fn servers_by_vlan(lab: &Lab, sites: &[Site], servers: &[Server], table: &mut Table) -> Result<()> {
+/// Each tenant's server, at the second hub, against its site at the first, by ping and TCP; and marked packets, counted at both servers.
+fn servers_by_vlan(lab: &Lab, sites: [&Site; 4], servers: &[Server], table: &mut Table) -> Result<()> {
     let at_servers = servers.iter().map(Server::tap).collect::<Result<Vec<_>>>()?;
-    for (at, (site, server)) in [&sites[0], &sites[2]].into_iter().zip(servers).enumerate() {
+    for (at, (site, server)) in [sites[0], sites[2]].into_iter().zip(servers).enumerate() {
         let own = format!("{}/VLAN {}", site.plan.tenant, VLANS[at]);
         say(&format!("The server of {own} and {} ping each other and send TCP.", name(site)));
         for (kind, to, back) in
@@ -182,6 +215,12 @@ fn servers_by_vlan(lab: &Lab, sites: &[Site], servers: &[Server], table: &mut Ta
             };
             ping((&own, &server.namespace), (&name(site), to))?;
             ping((&name(site), site.namespace()), (&own, back.parse()?))?;
+            // And the site at its own hub.
+            if to.is_ipv4() {
+                let near = sites[2 * at + 1];
+                ping((&own, &server.namespace), (&name(near), near.v4().into()))?;
+                ping((&name(near), near.namespace()), (&own, back.parse()?))?;
+            }
         }
         let ends = [
             (&server.namespace, site.namespace(), site.inner()[0]),
@@ -208,6 +247,35 @@ fn servers_by_vlan(lab: &Lab, sites: &[Site], servers: &[Server], table: &mut Ta
             ["marked IPv4", &name(site), &format!("VLAN {}", VLANS[1 - at]), "10.9.3.1", &found],
             counts[1 - at] == 0,
         );
+    }
+    Ok(())
+}
+
+/// The way of one of the trunk's two lanes is cut, and healed: pings go on.
+fn a_lane_less(backbone: &Backbone, sites: [&Site; 4], table: &mut Table) -> Result<()> {
+    let [a, b, ..] = sites;
+    for (what, cut) in [("one lane cut", true), ("lane healed", false)] {
+        let (port, up) = (Some(HUB_PORT), if cut { 1 } else { 2 });
+        say(&format!(
+            "{} the way of the trunk's first lane; {} pings {}.",
+            if cut { "Cutting" } else { "Healing" },
+            name(a),
+            name(b)
+        ));
+        if cut {
+            backbone.cut(0, 1, port)?
+        } else {
+            backbone.heal(0, 1, port)?
+        }
+        for hub in &backbone.hubs {
+            until_true(
+                "the lane is noticed",
+                || Ok(hub.status()?.lanes()?.iter().filter(|(_, up)| *up).count() == up),
+            )?;
+        }
+        let pings = echo(a.namespace(), b.v4().into(), PINGS, &[])?;
+        let found = format!("{} of {} answered, {up} of 2 lanes", pings.received, pings.sent);
+        table.row([what, &name(a), &name(b), &b.v4().to_string(), &found], pings.all());
     }
     Ok(())
 }
