@@ -69,14 +69,15 @@ fn answer(request: Request, report: &Status) {
             text: if &*report.hub.name == "broken" { "a:1: bad\nb:2: worse".into() } else { "1 site added".into() },
         })),
         Request::Handshake { tenant, site, reply } => {
-            drop(reply.send(match (tenant.map(TenantId::as_u32), site.as_str()) {
+            let outcome = match (tenant.map(TenantId::as_u32), site.as_str()) {
                 (Some(1001), "a / 大阪") | (None, "osaka/3") => Ok(()),
                 (Some(1001), "silent") => Err(Refused::NoEndpoint),
                 (Some(1001), "hasty") => Err(Refused::TooSoon),
                 (Some(1001), _) => Err(Refused::UnknownSite),
                 (None, _) => Err(Refused::UnknownLane),
                 _ => Err(Refused::UnknownTenant),
-            }))
+            };
+            reply.send(outcome).unwrap_or_default();
         }
         Request::Move { site, worker, reply, .. } => drop(reply.send(match (site.as_str(), worker) {
             ("a", 0..2) => Ok(()),
