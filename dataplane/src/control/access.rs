@@ -115,6 +115,7 @@ impl Control {
                 self.announce(n);
                 self.ends.again.push_back((clock::now() + ANNOUNCE_INTERVAL, n));
             }
+            self.end_changed(slot);
         }
     }
 

@@ -229,11 +229,11 @@ fn ways(routes: &[Route]) -> HashSet<(IpNet, &Via, u16)> {
 }
 
 impl Plan {
-    /// What a worker is told: who comes, before any route leads to him; then the routes.
+    /// What a worker is told before any trunk or route leads to those that come.
     pub(super) fn orders(&self) -> impl Iterator<Item = Order> + '_ {
         let tenants = self.tenants.iter().map(|(slot, own)| Order::Tenant(*slot, Tenant::new(own)));
         let ends = self.ends.iter().map(|(slot, seat)| Order::Seat(*slot, seat.clone()));
-        tenants.chain(ends).chain(self.tables.iter().map(|(tables, _)| Order::Tables(tables.clone())))
+        tenants.chain(ends)
     }
 }
 

@@ -199,13 +199,16 @@ impl Control {
         for (mail, _) in &mut self.workers {
             plan.orders().for_each(|order| mail.send(order));
         }
+        (self.desired, self.seats) = (plan.desired.clone(), plan.seats.clone());
+        self.contracts = plan.contracts.clone();
+        self.tell_trunks();
         if let Some((tables, paths)) = plan.tables.take() {
+            self.order_all(|| Order::Tables(tables.clone()));
             self.reload.paths = paths;
             let before = std::mem::replace(&mut self.reload.tables, tables);
             self.reload.tables_before.push(before);
         }
         self.rewrite_directory(&plan);
-        (self.desired, self.seats, self.contracts) = (plan.desired, plan.seats, plan.contracts);
         for added in plan.added {
             let mut site =
                 Site::new(added.slot, added.tenant, &added.site, added.probe, &self.state, self.workers.len());
@@ -222,7 +225,6 @@ impl Control {
         for changed in plan.changed {
             self.change_site(&changed);
         }
-        self.tell_trunks();
         self.lay_paths();
         Ok(plan.summary.to_string())
     }
