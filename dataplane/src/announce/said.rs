@@ -182,8 +182,8 @@ impl Said {
             (false, true) => self.began + ROUND,
             (false, false) => Time::NEVER,
         };
-        let news = if self.waits() { self.paced } else { Time::NEVER };
-        round.min(news).min(self.again.max(self.paced))
+        let news = if self.waits() { Time(0) } else { Time::NEVER };
+        round.min(news).min(self.again).max(self.paced)
     }
 
     /// Whether there is something to say that may be said.

@@ -166,6 +166,7 @@ impl Lab {
             let mut messages = end.talk.poll(self.longest, at(self.now));
             end.note();
             assert!(messages.len() <= 2 * BURST, "{}", messages.len());
+            assert!(end.talk.said.next() > at(self.now), "it would be polled for ever");
             assert!(messages.iter().all(|message| message.len() <= self.longest.max(LONGEST_MIN)));
             if self.now >= end.probe {
                 end.probe = self.now + INTERVAL.as_millis() as u64;
