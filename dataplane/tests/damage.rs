@@ -86,7 +86,9 @@ const DATAGRAM: &[Row] = &[
     ("UDP length: 96",                     1, Drop(XdpMalformed),      Not(AuthFailed)),
     ("UDP length: longer by 4, 2, 1",      3, Drop(XdpMalformed),      Not(OuterMalformed)),
     ("UDP checksum",                      16, Ring,                    Sent),
-    ("type, reserved",                    32, Drop(XdpNotWireguard),   Not(OuterNotWireguard)),
+    ("type: none",                         3, Drop(XdpNotWireguard),   Not(OuterNotWireguard)),
+    ("type: that of a trunk's data",       1, Ring,                    Not(SessionUnknown)), // it is a site's session
+    ("type, reserved",                    28, Drop(XdpNotWireguard),   Not(OuterNotWireguard)),
     ("receiver index",                    32, Drop(XdpSessionUnknown), Not(SessionUnknown)),
     ("counter, bits 0 to 39",             40, Ring,                    Not(AuthFailed)),
     ("counter, bits 47 to 45",             3, Ring,                    Not(CounterLimit)),
