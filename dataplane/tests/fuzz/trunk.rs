@@ -39,7 +39,9 @@ fn any_message_of_another_hub() {
             for frame in out.iter().filter(|frame| Outer::parse(frame) != Err(Malformed::Fragment)) {
                 match world.hubs[1].open_by(frame) {
                     Some((_, plain)) => {
-                        let inner = geneve::View::parse(&plain).expect("a tag").payload();
+                        let tag = geneve::View::parse(&plain).expect("a tag");
+                        assert_eq!(tag.tenant(), tenant(0), "only he sends");
+                        let inner = tag.payload();
                         let len = Inner::parse(inner).expect("a packet").len;
                         assert!(inner[len..].iter().all(|byte| *byte == 0), "padding that is not zero");
                     }
@@ -91,7 +93,7 @@ fn by_trunk(world: &World, (kind, lane, hops, len, inside, outside): &Plan) -> V
     let len = 48 + usize::from(*len) % 1390;
     let of = |from, to| packets(from, to, hops, len)[usize::from(*lane) % 2].clone();
     let mut packet = match kind % 16 {
-        0 => of(here[1], here[0]),   // a source that is here
+        14 => of(here[1], here[0]),  // a source that is here
         2 => of(there[0], there[1]), // to where it came from
         3 => of(there[0], 77),
         4..8 => of(here[0], there[0]),
