@@ -225,7 +225,7 @@ impl Journey {
                 packet.frame.resize(SHORTEST);
             }
             packet.verdict = Verdict::Transmit(port);
-            self.count_left(packet, now);
+            self.count_left(packet, packet.to, now);
         }
     }
 

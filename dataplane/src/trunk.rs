@@ -87,10 +87,14 @@ pub(crate) fn put_tag(frame: &mut Frame, end: &Site) {
 
 impl Journey {
     /// What came by a lane: whose it is, by its tag.
+    #[inline]
     pub(crate) fn untag(&mut self, batch: &mut Batch, now: Time) {
-        if !self.sites.have_trunks() {
-            return;
+        if self.sites.have_trunks() {
+            self.read_tags(batch, now);
         }
+    }
+
+    fn read_tags(&mut self, batch: &mut Batch, now: Time) {
         for packet in batch.iter_mut().filter(|p| p.goes_on() && p.tenant.is_none()) {
             let Kind::Lane(trunk) = &self.sites.at(packet.from).kind else { unreachable!("admitted as one") };
             let Ok(tag) = geneve::View::parse(packet.frame.bytes()) else {
@@ -133,10 +137,14 @@ impl Journey {
     }
 
     /// Split horizon: what came by a trunk leaves by one only if the one that it came by may be passed through.
+    #[inline]
     pub(crate) fn part(&mut self, batch: &mut Batch) {
-        if !self.sites.have_trunks() {
-            return;
+        if self.sites.have_trunks() {
+            self.hold_back(batch);
         }
+    }
+
+    fn hold_back(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             let (from, to) = (&self.sites.at(packet.from).kind, &self.sites.at(packet.to).kind);
             if let (Kind::Carried(_, by), Kind::Carried(..)) = (from, to)
@@ -148,10 +156,14 @@ impl Journey {
     }
 
     /// A lane for each packet that a trunk carries.
+    #[inline]
     pub(crate) fn tag(&mut self, batch: &mut Batch) {
-        if !self.sites.have_trunks() {
-            return;
+        if self.sites.have_trunks() {
+            self.choose_lanes(batch);
         }
+    }
+
+    fn choose_lanes(&mut self, batch: &mut Batch) {
         for packet in batch.iter_mut().filter(|p| p.goes_on()) {
             // It has waited for its lane, and its tenant may be gone.
             if let Some(end) = packet.tagged {
@@ -168,7 +180,7 @@ impl Journey {
         }
     }
 
-    /// A frame is ready to leave by a lane.
+    /// A frame is ready to leave by a lane: it is the lane's, and that of what is carried, if it is not the hub's own.
     pub(crate) fn count_by_lane(&self, packet: &Packet, now: Time) {
         let row = self.rows.site(packet.to);
         row.any_sent_at.set(now.0);
@@ -178,6 +190,9 @@ impl Journey {
         } else {
             row.tx_packets.add(1);
             row.data_sent_at.set(now.0);
+        }
+        if let Some(end) = packet.tagged {
+            self.count_left(packet, end, now);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::fit;
 use crate::mailbox::{Event, Order, WorkerEnd};
 use crate::packet::{BATCH, Batch, Packet, Verdict};
 use crate::ports::Ports;
-use crate::sites::{Sessions, Sites};
+use crate::sites::{Kind, Sessions, Sites};
 use crate::staging::Shelf;
 use crate::team::Team;
 use crate::tenants::Tenants;
@@ -33,7 +33,7 @@ use crate::xsk::{Frame, Umem};
 use arrayvec::ArrayVec;
 use classifier::{Tables, Target};
 use crypto::aead::{Backend, OpenJob, SealJob, TAG};
-use crypto::message::{self, DATA_HEADER, Kind};
+use crypto::message::{self, DATA_HEADER};
 use crypto::{Protocol, Time, replay};
 use stats::Rows;
 use std::collections::VecDeque;
@@ -207,6 +207,7 @@ impl Journey {
     }
 
     /// The last stages, also for packets that begin or go on here: around each comes what its end needs.
+    #[inline]
     pub fn go_on(&mut self, batch: &mut Batch, now: Time) {
         self.tag(batch); // towards another hub: trunk.rs
         self.deliver(batch, now); // towards a host: access.rs
@@ -237,18 +238,15 @@ impl Journey {
                 }
             };
             let datagram = &packet.frame.bytes()[outer.payload.clone()];
-            let protocol = match Protocol::recognise(datagram) {
-                Some((protocol, Kind::Data)) => protocol,
-                Some((_, Kind::Initiation | Kind::Response | Kind::Cookie)) => {
-                    packet.verdict = Verdict::Control;
-                    continue;
-                }
-                None => {
-                    packet.drop(DropReason::OuterNotWireguard);
-                    continue;
-                }
+            let (protocol, index, counter) = if let Some((index, counter)) = message::parse_data(datagram) {
+                (Protocol::WireGuard, index, counter)
+            } else if let Some((index, counter)) = Protocol::Trunk.parse_data(datagram) {
+                (Protocol::Trunk, index, counter)
+            } else {
+                let known = Protocol::recognise(datagram).is_some();
+                packet.verdict = if known { Verdict::Control } else { Verdict::Drop(DropReason::OuterNotWireguard) };
+                continue;
             };
-            let Some((index, counter)) = protocol.parse_data(datagram) else { unreachable!("it is of the kind") };
             let session = match self.sessions.of(protocol, index) {
                 Some(session) => session,
                 None => {
@@ -282,8 +280,7 @@ impl Journey {
             }
             packet.ecn = outer.ecn;
             // Ethernet pads short frames, and the WireGuard message ends where UDP says.
-            packet.frame.resize(outer.payload.end);
-            packet.frame.trim_front(outer.payload.start);
+            packet.frame.keep(outer.payload);
         }
     }
 
@@ -321,8 +318,7 @@ impl Journey {
                     Some((packet.index, packet.counter))
                 }
             };
-            packet.frame.trim_front(DATA_HEADER);
-            packet.frame.resize(packet.frame.len() - TAG);
+            packet.frame.keep(DATA_HEADER..packet.frame.len() - TAG);
             self.heard(packet, now);
         }
         self.raise(run);
@@ -494,7 +490,7 @@ impl Journey {
         for run in batch.chunk_by_mut(|a, b| a.to == b.to) {
             let going = run.iter().filter(|p| p.goes_on()).count();
             let Some(session) = self.sites.at(run[0].to).sending.as_ref().filter(|_| going > 0) else { continue };
-            let (index, protocol) = (session.remote_index(), session.protocol());
+            let (protocol, mut head) = (session.protocol(), session.data_header(0));
             let mut counters = session.reserve(going as u32);
             for packet in run.iter_mut().filter(|p| p.goes_on()) {
                 let Some(counter) = counters.next() else {
@@ -509,7 +505,8 @@ impl Journey {
                 let Some((header, data)) = packet.frame.bytes_mut().split_first_chunk_mut() else {
                     unreachable!("its room")
                 };
-                *header = protocol.data_header(index, counter);
+                head[DATA_HEADER - 8..].copy_from_slice(&counter.to_le_bytes());
+                *header = head;
                 jobs.push(SealJob { key: session.seal_key(), counter, aad: protocol.aad(header), data });
             }
         }
@@ -534,7 +531,10 @@ impl Journey {
                 unreachable!("a chunk is shorter than an IP packet can be")
             };
             packet.verdict = Verdict::Transmit(path.port);
-            self.count_left(packet, now);
+            match site.kind {
+                Kind::Lane(_) => self.count_by_lane(packet, now), // and what it carries: trunk.rs
+                Kind::Site | Kind::Access(_) | Kind::Carried(..) => self.count_left(packet, packet.to, now),
+            }
         }
     }
 
@@ -551,15 +551,10 @@ impl Journey {
         volume.rx_outer_bytes.add(packet.outer_len as u64);
     }
 
-    /// A whole frame is ready to leave for its end.
+    /// A whole frame is ready to leave for an end.
     #[inline]
-    pub(crate) fn count_left(&self, packet: &Packet, now: Time) {
-        let end = packet.tagged.unwrap_or(packet.to);
-        if packet.tagged.is_some() || packet.tenant.is_none() {
-            self.count_by_lane(packet, now);
-        }
-        let Some(tenant) = packet.tenant else { return };
-        let (row, volume) = (self.rows.site(end), self.rows.volume(tenant));
+    pub(crate) fn count_left(&self, packet: &Packet, end: SiteSlot, now: Time) {
+        let (row, volume) = (self.rows.site(end), self.rows.volume(self.sites.at(end).tenant));
         row.any_sent_at.set(now.0);
         row.tx_outer_bytes.add(packet.frame.len() as u64);
         volume.tx_outer_bytes.add(packet.frame.len() as u64);

@@ -122,6 +122,18 @@ impl Frame {
         self.len -= n as u16;
     }
 
+    /// Cuts the packet to a part of it.
+    ///
+    /// # Panics
+    ///
+    /// If that is not all in it.
+    #[inline]
+    pub fn keep(&mut self, part: std::ops::Range<usize>) {
+        assert!(part.start <= part.end && part.end <= self.len(), "{part:?} of a packet of {}", self.len);
+        self.offset += part.start as u16;
+        self.len = (part.end - part.start) as u16;
+    }
+
     /// Grows the packet by `n` zero bytes at the front and returns them, for a header to be written.
     ///
     /// # Panics
