@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::client::Site;
 use crate::wait::{until, until_true};
@@ -16,6 +17,8 @@ pub const MARK: &[u8] = b"ekiden inner packet, never seen outside a tunnel";
 /// Datagrams that leave together.
 const BURST: u64 = 8;
 const PORT: u16 = 9009;
+/// What waits for a reader that comes late.
+const ROOM: usize = 8 << 20;
 
 /// A stream of datagrams. It ends when it is dropped.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ impl Load {
         let out = from.namespace().inside(|| UdpSocket::bind(source))?.with_context(|| from.label())?;
         let into = to.namespace().inside(|| UdpSocket::bind(sink))?.with_context(|| to.label())?;
         into.set_read_timeout(Some(Duration::from_millis(50)))?;
+        setsockopt(&into, RcvBufForce, &ROOM)?;
         let (sent, received, late) =
             (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (held, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
