@@ -165,7 +165,8 @@ impl Liveness {
         let unanswered = self.open.iter().filter(|open| open.missed.is_none()).count();
         (0..unanswered).for_each(|_| self.outcome(true));
         self.open.clear();
-        self.down(now);
+        // That says nothing of the line, which is probed as soon as there is one again.
+        self.change(State::Down, now);
     }
 
     /// When to poll next.

@@ -207,7 +207,7 @@ fn a_session_that_ends_takes_it_down_at_once() {
     lab.run(5_000);
     lab.lane.on_session(true, at(lab.now));
     lab.run(12);
-    assert_eq!((lab.sent.len(), lab.state()), (5, State::Held));
+    assert_eq!((lab.sent.len(), lab.state()), (5, State::Up));
     lab.run(1_010);
     assert_eq!(lab.state(), State::Up);
 }
