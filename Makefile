@@ -1,6 +1,6 @@
 # The project's commands. Each sets up what it needs: as root, on Debian 12 with a Rust toolchain, nothing else is needed.
 #
-#   make demo        one hub, two tenants with the same addresses, real clients: what reaches what
+#   make demo        two hubs and a trunk, two tenants with the same addresses, real clients: what reaches what
 #   make test        every test
 #   make test-long   what takes minutes of real time (rekeys, expiry, millions of packets through the lanes) and hours (each fuzz target for one)
 #   make bench       every bench, by stage (as root, tens of minutes); make bench-quick: each stage in a moment

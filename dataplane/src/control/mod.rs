@@ -529,10 +529,9 @@ impl Control {
         let latest = |field: fn(&stats::SiteRow) -> &stats::Counter| {
             Time(self.workers.iter().map(|(_, rows)| field(rows.site(slot)).read()).max().unwrap_or(0))
         };
-        let told_at = self.sites[slot.index()].lane.as_ref().map_or(Time(0), |lane| lane.told_at);
         Activity {
-            data_sent: latest(|row| &row.data_sent_at).max(told_at),
-            any_sent: latest(|row| &row.any_sent_at).max(told_at),
+            data_sent: latest(|row| &row.data_sent_at),
+            any_sent: latest(|row| &row.any_sent_at),
             data_received: latest(|row| &row.data_received_at),
             any_received: latest(|row| &row.any_received_at),
             sealed: self.sites[slot.index()].sending.and_then(|i| self.sessions.get(&i)).map_or(0, |s| s.sent()),

@@ -38,8 +38,6 @@ pub(super) struct Lane {
     pub(super) trunk: usize,
     /// Which lane of it.
     pub(super) number: u8,
-    /// When control last sealed something for it, which no worker knows of.
-    pub(super) told_at: Time,
     pub(super) liveness: Liveness,
     pub(super) mtu: LaneMtu,
 }
@@ -47,7 +45,7 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(trunk: usize, number: u8, configured: &config::Trunk) -> Self {
         let liveness = Liveness::new(configured.probe_interval, clock::now());
-        Self { trunk, number, told_at: Time(0), liveness, mtu: LaneMtu::default() }
+        Self { trunk, number, liveness, mtu: LaneMtu::default() }
     }
 
     /// The largest outer packet on the way to this address, of which the kernel says that it takes `most` bytes; `overhead` of these are
@@ -235,7 +233,8 @@ impl Control {
         let refitted = lane.mtu.fits() != fitted;
         let progress = self.trunks.all[place].announcements.progress();
         for (number, size) in due.into_iter().chain(sizes) {
-            self.tell(slot, &Probe { size, number, clock: now.0, progress }.plain());
+            let plain = Probe { size, number, clock: now.0, progress }.plain();
+            if size == 0 { self.tell(slot, plain) } else { self.measure(slot, &plain) }
         }
         self.set_probes(slot);
         if refitted {
@@ -255,7 +254,7 @@ impl Control {
             Message::Probe(probe) => {
                 announcements.on_progress(&probe.progress, now);
                 let reply = probe.reply(geneve::HEADER + payload.len(), announcements.progress());
-                self.tell(slot, &reply);
+                self.tell(slot, reply);
             }
             Message::Reply(reply) => {
                 announcements.on_progress(&reply.progress, now);
@@ -304,17 +303,21 @@ impl Control {
         let announcements = &mut self.trunks.all[place].announcements;
         let messages = announcements.poll(longest.into(), clock::now());
         let changes = announcements.heard.changes();
-        messages.iter().for_each(|message| self.tell(speaker, message));
+        messages.into_iter().for_each(|message| self.tell(speaker, message));
         self.heed_changes(place, changes);
     }
 
-    /// Seals a plaintext for a lane and sends it, whole or not at all.
-    fn tell(&mut self, slot: SiteSlot, plain: &[u8]) {
-        let now = clock::now();
-        let site = &mut self.sites[slot.index()];
-        let session = site.sending.and_then(|index| self.sessions.get(&index)).filter(|session| !session.expired(now));
-        let (Some(session), Ok(path), Some(lane)) = (session, &site.way.out, &mut site.lane) else { return };
-        lane.told_at = now;
+    /// A message to the other hub by a lane.
+    fn tell(&mut self, slot: SiteSlot, plain: Vec<u8>) {
+        let worker = self.sites[slot.index()].worker;
+        self.workers[usize::from(worker)].0.send(Order::Tell(slot, plain));
+    }
+
+    /// A probe of what a lane takes: in one piece or not at all.
+    fn measure(&mut self, slot: SiteSlot, plain: &[u8]) {
+        let site = &self.sites[slot.index()];
+        let session = site.sending.and_then(|index| self.sessions.get(&index));
+        let (Some(session), Ok(path)) = (session.filter(|s| !s.expired(clock::now())), &site.way.out) else { return };
         let port = path.port;
         if let Some(frame) = probe::seal(&path.template, session, plain, self.facts.backend) {
             self.emit(slot.index(), port, frame);
