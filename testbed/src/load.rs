@@ -14,8 +14,8 @@ use crate::wait::{until, until_true};
 
 /// Begins every payload. It is inside a tunnel or nowhere: whoever sees it outside has found a leak.
 pub const MARK: &[u8] = b"ekiden inner packet, never seen outside a tunnel";
-/// Datagrams that leave together.
-const BURST: u64 = 8;
+/// Datagrams that leave together at most: fewer of a slow stream, which is to tell how long something took.
+const BURST: u32 = 8;
 const PORT: u16 = 9009;
 /// What waits for a reader that comes late.
 const ROOM: usize = 8 << 20;
@@ -59,9 +59,10 @@ impl Load {
         load.threads.push(std::thread::spawn(move || {
             let mut payload = MARK.to_vec();
             payload.resize(bytes.max(MARK.len() + 8), 0);
-            let pause = Duration::from_secs(1) * BURST as u32 / rate;
+            let together = (rate / 100).clamp(1, BURST);
+            let pause = Duration::from_secs(1) * together / rate;
             while !end.load(Ordering::Relaxed) {
-                let burst = if held.load(Ordering::Relaxed) { 0 } else { BURST };
+                let burst = if held.load(Ordering::Relaxed) { 0 } else { together };
                 for _ in 0..burst {
                     let number = sent.load(Ordering::Relaxed);
                     payload[MARK.len()..MARK.len() + 8].copy_from_slice(&number.to_be_bytes());
