@@ -1,12 +1,12 @@
-//! What changes about trunks while they carry: what their way takes, and whom they carry.
+//! What changes about trunks while they carry: what their way takes, and whom they carry. And alternatives without any trunk.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use ekiden_testbed::backbone::Backbone;
+use ekiden_testbed::backbone::{Backbone, route};
 use ekiden_testbed::probe::{echo, must_ping};
 use ekiden_testbed::wait::until_true;
-use ekiden_testbed::{Hub, Load, iperf_both_ways, lab};
+use ekiden_testbed::{Hub, Load, Plan, iperf_both_ways, lab};
 
 /// What both lanes of a hub's only trunk take.
 fn lanes_take(hub: &Hub) -> Result<Vec<u64>> {
@@ -45,6 +45,37 @@ fn a_narrow_way_between_hubs_is_measured() -> Result<()> {
         for transfer in iperf_both_ways(a, b, 2)? {
             ensure!(transfer.seconds.iter().all(|bytes| *bytes > 0), "{transfer:?}");
         }
+        backbone.balance()
+    })
+}
+
+/// Two sites of a hub that has no trunk: one is the alternative of the other.
+#[test]
+fn an_alternative_needs_no_trunk() -> Result<()> {
+    lab::test(|lab| {
+        let mut backbone = Backbone::new(lab, 1)?;
+        backbone.site(lab, 0, Plan::new(1001, "a", 1))?;
+        let contract = "address = [\"10.9.20.1/24\"]\n";
+        backbone.site(lab, 0, Plan { contract, keepalive: 1, ..Plan::new(1001, "first", 20) })?;
+        backbone.site(lab, 0, Plan { keepalive: 1, ..Plan::new(1001, "second", 21) })?;
+        backbone.settings[0].hub_addresses.push(1001);
+        backbone.settings[0].routes.push((1001, route("10.9.20.0/24", "{ site = \"second\" }", 200)));
+        backbone.start_hub(lab, 0)?;
+        let second = &backbone.sites[0][2];
+        second.namespace().ip(&format!("addr add 10.9.20.1/32 dev {}", second.interface))?;
+        let (hub, to) = (&backbone.hubs[0], "10.9.20.1".parse()?);
+        let path = |key: &str| -> Result<String> {
+            let status = hub.status()?;
+            Ok(status.0["tenants"][0]["paths"][0][key].to_string())
+        };
+        let watched =
+            || -> Result<bool> { Ok(hub.status()?.site(&backbone.sites[0][1])?["path"]["watch"] == "answers") };
+        until_true("the first answers", watched)?;
+        ensure!((path("via")?, path("alive")?) == ("\"first\"".into(), "true".into()), "{}", path("candidates")?);
+        must_ping(&backbone.sites[0][0], to)?;
+        backbone.sites[0][1].stop()?;
+        until_true("the second is used", || Ok(path("via")? == "\"second\""))?;
+        must_ping(&backbone.sites[0][0], to)?;
         backbone.balance()
     })
 }

@@ -355,6 +355,9 @@ impl Control {
 impl Control {
     /// All paths of the configuration, each at what is best of what is alive now.
     pub(super) fn lay_paths(&mut self) {
+        if !self.has_ways() && self.trunks.behind.is_empty() {
+            return;
+        }
         let now = clock::now();
         let tenants: AHashMap<_, _> =
             self.seats.tenants(&self.desired).map(|(slot, tenant)| (slot, tenant.id)).collect();
@@ -371,9 +374,8 @@ impl Control {
             self.trunks.behind.insert(slot, (tenant.id, prefixes));
         }
         for (slot, tenant, _, end) in self.seats.ends(&self.desired) {
-            let of = self.seats.tenants(&self.desired).find(|(slot, _)| *slot == tenant);
-            if let Some((_, of)) = of {
-                self.trunks.behind.insert(slot, (of.id, end.prefixes().collect()));
+            if let Some(tenant) = tenants.get(&tenant) {
+                self.trunks.behind.insert(slot, (*tenant, end.prefixes().collect()));
             }
         }
         let mut leading: Prefixes<Vec<Leading>> = Prefixes::default();
@@ -406,6 +408,11 @@ impl Control {
         }
         self.watch_sites();
         self.switch_paths();
+    }
+
+    /// Whether it matters to anybody what is alive here: to another hub, or because something has an alternative.
+    fn has_ways(&self) -> bool {
+        !self.desired.trunks.is_empty() || !self.reload.paths().is_empty()
     }
 
     /// Whether a trunk is up, after something of its lanes has changed.
@@ -490,9 +497,6 @@ impl Control {
 
     /// Whether an end of a tenant at this hub is alive; and what the other hubs are told of that.
     pub(super) fn judge_end(&mut self, slot: SiteSlot) {
-        if self.trunks.all.is_empty() {
-            return;
-        }
         let now = clock::now();
         let Some((tenant, prefixes)) = self.trunks.behind.get(&slot) else { return };
         let owner = self
