@@ -251,7 +251,8 @@ impl Villains {
             Attack::FlippedKind => {
                 let bit = 42 * 8 + self.dice.below(32);
                 flip(&mut frame, bit);
-                shot.claim = Claim::NoMessage;
+                // One of the bits makes of it what hubs say to each other.
+                shot.claim = if frame[42] == 0x14 { Claim::OfHubs } else { Claim::NoMessage };
             }
             Attack::FlippedOuter => {
                 let bit = 14 * 8 + self.dice.below(160);

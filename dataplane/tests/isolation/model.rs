@@ -45,6 +45,8 @@ pub(crate) enum Claim {
     NoDatagram,
     /// A datagram that is no message.
     NoMessage,
+    /// A data message of hubs, under a site's index.
+    OfHubs,
     /// A handshake message.
     Handshake,
     /// A data message under an index and a counter.
@@ -218,6 +220,7 @@ impl Model {
         let (index, counter, whole, inner) = match &shot.claim {
             Claim::NoDatagram => return Err(DropReason::OuterMalformed),
             Claim::NoMessage => return Err(DropReason::OuterNotWireguard),
+            Claim::OfHubs => return Err(DropReason::SessionUnknown),
             Claim::Handshake => return Ok(()),
             Claim::Data { index, counter, whole, inner } => (*index, *counter, *whole, inner),
         };
