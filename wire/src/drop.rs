@@ -118,7 +118,7 @@ drop_reasons! {
     // Trunks.
     96 TrunkTagMalformed "trunk_tag_malformed" "What another hub sent begins with no tag that this version knows, or the packet behind it is not what its tag says; hubs of different versions, or a fault of the other hub."
     97 TrunkTenantUnknown "trunk_tenant_unknown" "A packet from a trunk with the tag of a tenant that this hub does not have."
-    98 TrunkTenantDenied "trunk_tenant_denied" "A packet from a trunk with the tag of a tenant that this trunk may not carry (tenants of its [[trunk]])."
+    98 TrunkTenantDenied "trunk_tenant_denied" "A packet from a trunk with the tag of a tenant that this trunk may not carry (its `tenants`)."
     99 TrunkSource "trunk_source" "A packet from a trunk whose inner source is not behind that trunk in its tenant's routes: a missing [[tenant.route]], or a swapped tag."
     100 SplitHorizon "split_horizon" "A packet that came by a trunk would leave by a trunk, and the one it came by has no transit = true."
     101 TrunkControl "trunk_control" "A message of another hub for this one that says nothing this version knows."
