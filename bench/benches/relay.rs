@@ -1,7 +1,8 @@
 //! Cycles per packet of the relay in memory, by ring and by the lanes of this CPU: a table of docs/bench/lanes.md.
 //!
-//! `cargo bench -p ekiden-bench --bench relay`; `-- 64` for packets of that length alone, and for ever, to be looked at with perf. Backends
-//! take turns batch by batch, so that what else the machine does meets all of them. Cycles are those of the CPU's counter.
+//! `cargo bench -p ekiden-bench --bench relay`; `-- 64 5000` for packets of that length alone, between
+//! so many pairs of sites, and for ever, to be looked at with perf. Backends take turns batch by batch, so that what else the machine does
+//! meets all of them. Cycles are those of the CPU's counter.
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
 
 use crypto::aead::{self, Backend, Cipher};
@@ -12,8 +13,9 @@ const ROUNDS: usize = 4000;
 
 fn main() {
     let backends = [aead::single(), aead::choose(&aead::Wish::default())];
-    if let Some(len) = std::env::args().find_map(|arg| arg.parse().ok()) {
-        let mut relay = Relay::new(backends[1], 1, [len; 64]);
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    if let Some(len) = numbers.next() {
+        let mut relay = Relay::of_one(backends[1], numbers.next().unwrap_or(1), [len; 64]);
         loop {
             relay.batch();
         }
@@ -22,13 +24,22 @@ fn main() {
         "Cycles per packet, the least and the median of {ROUNDS} batches: open, check, route, adapt, seal, address, dispatch\n"
     );
     let lanes = backends[1].name();
-    println!("| B | batch | tenants | ring | {lanes} | gain | {lanes}: cipher alone | all else |");
-    println!("|---|---|---|---|---|---|---|---|");
-    for (count, tenants) in [(64, 1), (32, 1), (64, 32), (64, 5000)] {
-        for len in [64, 128, 256, 512, 1024, 1424] {
-            row(&len.to_string(), &vec![len; count], tenants, &backends);
+    println!("| B | batch | tenants | pairs of sites | ring | {lanes} | gain | {lanes}: cipher alone | all else |");
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let sizes = [64, 128, 256, 512, 1024, 1424].map(|len| (len.to_string(), Vec::from([len])));
+    for (name, lengths) in sizes.into_iter().chain([("IMIX".to_owned(), imix().collect())]) {
+        let lengths = |count| lengths.iter().copied().cycle().take(count);
+        for (count, tenants) in [(64, 1), (32, 1), (64, 32), (64, 5000)] {
+            let title = format!("{name} | {count} | {tenants} | {tenants}");
+            row(
+                &title,
+                &lengths(count).collect::<Vec<_>>(),
+                |aead| Relay::new(aead, tenants, lengths(count)),
+                &backends,
+            );
         }
-        row("IMIX", &imix().cycle().take(count).collect::<Vec<_>>(), tenants, &backends);
+        let title = format!("{name} | 64 | 1 | 5000");
+        row(&title, &lengths(64).collect::<Vec<_>>(), |aead| Relay::of_one(aead, 5000, lengths(64)), &backends);
     }
     trunks(backends[1]);
 }
@@ -60,8 +71,13 @@ fn trunks(backend: &'static dyn Backend) {
     }
 }
 
-fn row(name: &str, lengths: &[usize], tenants: usize, backends: &[&'static dyn Backend; 2]) {
-    let mut relays = backends.map(|backend| Relay::new(backend, tenants, lengths.iter().copied()));
+fn row(
+    title: &str,
+    lengths: &[usize],
+    relay: impl Fn(&'static dyn Backend) -> Relay,
+    backends: &[&'static dyn Backend; 2],
+) {
+    let mut relays = backends.map(relay);
     let mut messages = Messages::new(lengths.iter().map(|len| len.next_multiple_of(16)));
     let mut cycles = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
@@ -75,8 +91,7 @@ fn row(name: &str, lengths: &[usize], tenants: usize, backends: &[&'static dyn B
     let [ring, lanes, cipher] = cycles.map(|cycles| (cycles[0], cycles[ROUNDS / 2]));
     let gain = ring.0 as f64 / lanes.0 as f64;
     println!(
-        "| {name} | {} | {tenants} | {} / {} | {} / {} | {gain:.2} | {} / {} | {} / {} |",
-        lengths.len(),
+        "| {title} | {} / {} | {} / {} | {gain:.2} | {} / {} | {} / {} |",
         ring.0,
         ring.1,
         lanes.0,

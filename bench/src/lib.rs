@@ -80,6 +80,8 @@ pub struct Relay {
     packets: Vec<Vec<u8>>,
     /// Packets so far, so that each batch is of other tenants.
     passed: usize,
+    /// All sites are of one tenant, each pair with addresses of its own.
+    together: bool,
 }
 
 impl Relay {
@@ -89,7 +91,17 @@ impl Relay {
         let mut hub = Rehearsal::new(&vec![tenant; tenants], 1024);
         (hub.journey.aead, hub.aead) = (aead, aead);
         let packet = |len| ipv4([10, 9, 1, 1], [10, 9, 2, 1], 64, len);
-        Self { hub, peer: None, packets: lengths.into_iter().map(packet).collect(), passed: 0 }
+        Self { hub, peer: None, packets: lengths.into_iter().map(packet).collect(), passed: 0, together: false }
+    }
+
+    /// The same between so many pairs of sites of one tenant in turn, at most 65,536.
+    pub fn of_one(aead: &'static dyn Backend, pairs: usize, lengths: impl IntoIterator<Item = usize>) -> Self {
+        let half = |site: usize| format!("10.{}.{}.{}/25", site >> 9, site >> 1 & 255, site % 2 * 128);
+        let prefixes: Vec<_> = (0..2 * pairs).map(half).collect();
+        let mut hub = Rehearsal::new(&[prefixes.iter().map(|prefix| vec![prefix.as_str()]).collect()], 1024);
+        (hub.journey.aead, hub.aead) = (aead, aead);
+        let packet = |len| ipv4([10, 0, 0, 1], [10, 0, 0, 129], 64, len);
+        Self { hub, peer: None, packets: lengths.into_iter().map(packet).collect(), passed: 0, together: true }
     }
 
     /// Between a site and a trunk of four lanes with this cipher, each packet of a flow of its own.
@@ -121,7 +133,7 @@ impl Relay {
         };
         let packets = (40_000..).zip(lengths).map(packet).collect();
         let peer = (way == Way::FromTrunk).then(|| (peer, back.lanes.to_vec()));
-        Self { hub, peer, packets, passed: 0 }
+        Self { hub, peer, packets, passed: 0, together: false }
     }
 
     /// The packets of a batch.
@@ -147,7 +159,7 @@ impl Relay {
     /// # Panics
     /// If one of them doesn't leave.
     pub fn batch_by<T>(&mut self, relay: impl FnOnce(&mut Journey, &mut Batch) -> T) -> T {
-        let Self { hub, peer, packets, passed } = self;
+        let Self { hub, peer, packets, passed, together } = self;
         let tenants = hub.far.len().div_ceil(2);
         let mut batch = Batch::new();
         for packet in packets.iter() {
@@ -156,6 +168,10 @@ impl Relay {
             *passed += 1;
             let mut frame = hub.journey.pool.pop().expect("a chunk");
             let bytes = match peer {
+                None if *together => {
+                    let [high, low] = (tenant as u16).to_be_bytes();
+                    hub.seal(tenant * 2, &ipv4([10, high, low, 1], [10, high, low, 129], 64, packet.len()))
+                }
                 None => hub.seal(tenant * 2, packet),
                 Some((peer, lanes)) => {
                     let id = TenantId::new(TENANT).expect("24 bits");

@@ -6,6 +6,7 @@
 
 pub mod aead;
 mod atomic;
+pub mod cache;
 pub mod constants;
 pub mod cookie;
 mod error;

@@ -98,6 +98,14 @@ impl Window {
         self.highest.fetch_max(counter, Relaxed);
     }
 
+    /// Asks for what `counter` will be compared with.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn foresee(&self, counter: u64) {
+        crate::cache::foresee(&self.highest);
+        crate::cache::foresee(&self.words[(counter / FLAGS) as usize % WORDS]);
+    }
+
     /// The highest counter that the window was raised to; 0 before that.
     pub fn highest(&self) -> u64 {
         self.highest.load(Relaxed)

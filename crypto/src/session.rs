@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::aead::{Cipher, Key};
+use crate::cache::foresee;
 use crate::constants::REJECT_AFTER_TIME;
 use crate::message::DATA_HEADER;
 use crate::nonces::Nonces;
@@ -150,6 +151,28 @@ impl Session {
             return Err(Reject::Limit);
         }
         self.window().look(counter)
+    }
+
+    /// Asks for what [`foresee_open`](Self::foresee_open) and [`foresee_seal`](Self::foresee_seal) read.
+    #[inline]
+    pub fn foresee(&self) {
+        foresee(&self.owner);
+        foresee(&self.open_key);
+        foresee(&self.seal_key);
+    }
+
+    /// Asks for what it takes to open the message with this counter.
+    #[inline]
+    pub fn foresee_open(&self, counter: u64) {
+        self.window().foresee(counter);
+        self.open_key.foresee();
+    }
+
+    /// Asks for what it takes to seal a message.
+    #[inline]
+    pub fn foresee_seal(&self) {
+        foresee(&self.nonces.0);
+        self.seal_key.foresee();
     }
 
     /// Which counters have been received.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod depot;
 pub mod fit;
+mod foresee;
 pub mod hold;
 pub mod lane_mtu;
 pub mod liveness;

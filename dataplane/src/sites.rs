@@ -34,6 +34,8 @@ pub struct Path {
 pub struct Sessions {
     slots: Vec<Slot>,
     mask: u32,
+    /// Slots that are taken.
+    taken: usize,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +48,7 @@ impl Sessions {
     /// An empty table of 2^`bits` slots.
     pub fn new(bits: u8) -> Self {
         let slots = (0..1usize << bits).map(|_| Slot::default()).collect();
-        Self { slots, mask: (1u32 << bits) - 1 }
+        Self { slots, mask: (1u32 << bits) - 1, taken: 0 }
     }
 
     /// The session with this receiver index.
@@ -60,6 +62,18 @@ impl Sessions {
     #[inline]
     pub fn of(&self, protocol: Protocol, index: u32) -> Option<&Session> {
         self.find(index).filter(|session| session.protocol() == protocol)
+    }
+
+    /// What is in the slot of this index, whoever's it is, and how many are taken: for [`crate::foresee`].
+    #[inline]
+    pub fn slot(&self, index: u32) -> &Option<Arc<Session>> {
+        &self.slots[(index & self.mask) as usize].session
+    }
+
+    /// How many sessions there are.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.taken
     }
 
     /// Whether control has been told that the peer has used this session. An initiator's session needs no telling.
@@ -77,13 +91,15 @@ impl Sessions {
     pub fn publish(&mut self, session: Arc<Session>) {
         let slot = (session.local_index() & self.mask) as usize;
         let confirmed = session.role() == Role::Initiator;
-        self.slots[slot] = Slot { session: Some(session), confirmed };
+        let before = std::mem::replace(&mut self.slots[slot], Slot { session: Some(session), confirmed });
+        self.taken += usize::from(before.session.is_none());
     }
 
     /// Forgets the session with this index, if it is still the one in its slot.
     pub fn withdraw(&mut self, index: u32) {
         if self.find(index).is_some() {
             self.slots[(index & self.mask) as usize] = Slot::default();
+            self.taken -= 1;
         }
     }
 }

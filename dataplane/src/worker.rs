@@ -192,6 +192,7 @@ impl Journey {
 
     /// The stages, in order. Afterwards no packet of the batch has the verdict [`Verdict::Forward`].
     pub fn relay(&mut self, batch: &mut Batch, now: Time) {
+        self.foresee_arrivals(batch); // foresee.rs, as below
         self.admit(batch, now);
         self.open(batch, now);
         self.untag(batch, now); // what came by a trunk: trunk.rs
@@ -200,6 +201,7 @@ impl Journey {
         self.filter(batch); // the tenant's own rules: policy.rs
         self.route(batch);
         self.part(batch); // from trunk to trunk, or not: trunk.rs
+        self.foresee_departures(batch);
         self.visit(batch, now); // as a gateway: access.rs
         self.police(batch, now); // the rates of the contract: policy.rs
         self.adapt(batch, now);

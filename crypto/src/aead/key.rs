@@ -114,6 +114,12 @@ impl Key {
         &self.material().expanded
     }
 
+    /// Asks for what the lanes read of it.
+    #[inline]
+    pub(crate) fn foresee(&self) {
+        crate::cache::foresee(&self.material().bytes);
+    }
+
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.material().bytes
