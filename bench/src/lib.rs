@@ -8,9 +8,11 @@ use arrayvec::ArrayVec;
 use classifier::Target;
 use crypto::Time;
 use crypto::aead::{Backend, Cipher, Key, Library, OpenJob, SALT, SealJob, TAG};
+use dataplane::mailbox::Order;
 use dataplane::packet::{BATCH, Batch, Packet};
 use dataplane::rehearsal::joined::{join, tagged};
 use dataplane::rehearsal::{Rehearsal, ipv4, routes};
+use dataplane::trunk::Trunk;
 use dataplane::worker::Journey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,9 +72,11 @@ pub enum Way {
     ToTrunk,
     /// From another hub to a site.
     FromTrunk,
+    /// From another hub to a third one: transit.
+    Through,
 }
 
-/// A hub in memory that relays packets, each tenant's from one of its sites to the other; or between its site and a trunk.
+/// A hub in memory that relays packets, each tenant's from one of its sites to the other; or between its site and a trunk, or two.
 pub struct Relay {
     hub: Rehearsal,
     /// The hub at the other end of the trunk, and its lanes, if packets come from there.
@@ -104,7 +108,7 @@ impl Relay {
         Self { hub, peer: None, packets: lengths.into_iter().map(packet).collect(), passed: 0, together: true }
     }
 
-    /// Between a site and a trunk of four lanes with this cipher, each packet of a flow of its own.
+    /// Between a site and a trunk of four lanes with this cipher, or between two such trunks, each packet of a flow of its own.
     ///
     /// # Panics
     /// If there is not what it takes.
@@ -115,16 +119,26 @@ impl Relay {
         lengths: impl IntoIterator<Item = usize>,
     ) -> Self {
         let (id, tenants) = (TenantId::new(TENANT).expect("24 bits"), [vec![vec!["10.9.1.0/24"]]]);
-        let [mut hub, mut peer] = [0, 1].map(|number| Rehearsal::numbered(number, &tenants, &[], 1024, 8));
-        let [trunk, back] = join([&mut hub, &mut peer], 4, cipher, &[id]);
+        let [mut hub, mut near, mut far] = [0, 1, 2].map(|n| Rehearsal::numbered(n, &tenants, &[], 1024, 10));
         let mut tables = routes(&tenants);
-        let behind = "10.9.2.0/24".parse().expect("a prefix");
-        tables.add(TenantSlot(0), behind, Target::Site(trunk.carried[&id]));
+        let mut lead = |prefix: &str, trunk: &Trunk| {
+            tables.add(TenantSlot(0), prefix.parse().expect("a prefix"), Target::Site(trunk.carried[&id]));
+        };
+        let [trunk, back] = join([&mut hub, &mut near], 4, cipher, &[id]);
+        lead("10.9.2.0/24", &trunk);
+        if way == Way::Through {
+            lead("10.9.3.0/24", &join([&mut hub, &mut far], 4, cipher, &[id])[0]);
+            let (lanes, live, carried) = (trunk.lanes.clone(), trunk.live.clone(), trunk.carried.clone());
+            let open =
+                Trunk { lanes, live, carried, transit: true, payload_max: trunk.payload_max, ..Trunk::default() };
+            hub.obey(Order::Trunk(Arc::new(open)));
+        }
         hub.journey.tables = Arc::new(tables.build());
-        (hub.journey.aead, hub.aead, peer.aead) = (aead, aead, aead);
+        (hub.journey.aead, hub.aead, near.aead) = (aead, aead, aead);
         let (from, to) = match way {
             Way::ToTrunk => ([10, 9, 1, 1], [10, 9, 2, 1]),
             Way::FromTrunk => ([10, 9, 2, 1], [10, 9, 1, 1]),
+            Way::Through => ([10, 9, 2, 1], [10, 9, 3, 1]),
         };
         let packet = |(port, len): (u16, usize)| {
             let mut packet = ipv4(from, to, 64, len);
@@ -132,7 +146,7 @@ impl Relay {
             packet
         };
         let packets = (40_000..).zip(lengths).map(packet).collect();
-        let peer = (way == Way::FromTrunk).then(|| (peer, back.lanes.to_vec()));
+        let peer = (way != Way::ToTrunk).then(|| (near, back.lanes.to_vec()));
         Self { hub, peer, packets, passed: 0, together: false }
     }
 
