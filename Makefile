@@ -5,7 +5,7 @@
 #   make test-long   what takes minutes of real time (rekeys, expiry, millions of packets through the lanes) and hours (each fuzz target for one)
 #   make bench       every bench, by stage (as root, tens of minutes); make bench-quick: each stage in a moment
 #   make compare     Ekiden, other hubs and the limits of this machine in one lab; writes docs/bench/compare.md (as root, a quarter of an hour)
-#   make targets     what is promised of speed, measured: sum of parts, loss, latency, sites, routes, changes, memory (as root, half an hour)
+#   make targets     what is promised of speed, measured: sum of parts, loss, latency, sites, routes, trunks, changes, memory (as root, half an hour)
 #   make build       target/release/ekiden
 #   make clean       what was built here; not the clients in the cache
 
@@ -45,6 +45,7 @@ targets: lab
 	$(target)/release/lab latency
 	$(target)/release/lab sites
 	$(target)/release/lab routes
+	$(target)/release/lab trunk
 	$(target)/release/lab changes
 	$(target)/release/lab memory
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ekiden_bench::lab::{Kind, Load, Options, Plot, Rig, Running, Size};
+use crypto::aead::Cipher;
+use ekiden_bench::lab::{Between, Kind, Load, Options, Plot, Rig, Running, Size};
 
 /// Few enough for any machine that does other things as well.
 const RATE: f64 = 2000.0;
@@ -43,6 +44,30 @@ fn generator_hub_and_sink_agree_to_the_packet() -> Result<()> {
         let (came, went) = (after.0 - before.0, after.1 - before.1);
         ensure!((1002..1102).contains(&came), "{came} came to the hub");
         ensure!((1002..1102).contains(&went), "{went} left it");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_goes_by_a_trunk_comes_and_all_hubs_balance() -> Result<()> {
+    let [chacha, aes] = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
+    for between in [Between::ToTrunk(aes), Between::FromTrunk(chacha), Between::Hubs(aes)] {
+        let options = Options { flows: 10, between, ..Options::default() };
+        let mut rig = Rig::new(Kind::Ekiden, &Size::imix(), &options)?;
+        let plot = Plot { samples: 100, ..Plot::rate(RATE, Duration::from_millis(501)) };
+        let outcome = rig.trial(&plot)?;
+        ensure!((outcome.sent, outcome.received) == (1002, 1002), "{between:?}: {outcome:?}");
+        // Of each lane as many came as flows take it.
+        ensure!((outcome.late, outcome.losers) == (0, (0, 0)), "{between:?}: {outcome:?}");
+        // Some were opened, with the number inside of the frame that left then.
+        let (count, least) = (outcome.latency.len(), outcome.latency.min());
+        ensure!(count >= 90 && least > 0, "{between:?}: {count} samples, {least} ns at least");
+        for hub in [Some(&rig.hub), rig.second.as_ref()].into_iter().flatten() {
+            let Running::Ekiden(hub) = hub else { anyhow::bail!("a hub of ours") };
+            let status = hub.balance()?;
+            let counted = |what: &str| status.carried(1000, "other", what).unwrap_or(0);
+            ensure!(counted("tx_packets") + counted("rx_packets") == 1002, "{between:?}: {status:?}");
+        }
     }
     Ok(())
 }

@@ -80,7 +80,8 @@ impl Hub {
         Self::numbered(lab, namespace, "", text)
     }
 
-    fn numbered(lab: &Lab, namespace: &Namespace, number: &str, text: &str) -> Result<Self> {
+    /// The same, of several; its name is [`NAME`] and the number.
+    pub fn numbered(lab: &Lab, namespace: &Namespace, number: &str, text: &str) -> Result<Self> {
         let directory = lab.directory().join(number);
         fs::create_dir_all(&directory)?;
         let config = directory.join("hub.toml");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use ekiden_bench::lab::{self, Effort, Kind, Load, Options, Plot, Size, targets};
+use crypto::aead::Cipher;
+use dataplane::config::cipher_name;
+use ekiden_bench::lab::{self, Effort, Kind, Load, Options, Plot, Size, targets, trunk};
 
 /// Measures hubs in a lab on this machine: a generator, the hub under test, and a sink, each in a network namespace of its own,
 /// joined by veth.
@@ -112,6 +114,21 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// What a trunk costs, by its cipher, against the relay between two sites of one hub.
+    ///
+    /// One hub between a site and a trunk, either way; the lab itself is the hub at the trunk's other end. And two hubs with a trunk
+    /// between them, both on the hub's core, so that a packet's time is that of both.
+    Trunk {
+        /// Bytes of the inner packets.
+        #[arg(long, value_delimiter = ',', default_value = "64,512,1420")]
+        sizes: Vec<Size>,
+        /// What the trunk seals with.
+        #[arg(long, value_delimiter = ',', value_parser = cipher, default_value = "chacha20-poly1305,aes-256-gcm")]
+        ciphers: Vec<Cipher>,
+        /// How often, in turn.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// Rekeys, and reloads of routes and sites, under load: what is lost, and for how long traffic was held up by that.
     Changes {
         /// The load, as a share of what the hub carries.
@@ -175,12 +192,18 @@ struct HubArguments {
     defer: bool,
 }
 
+fn cipher(name: &str) -> Result<Cipher, String> {
+    let all = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
+    let names = all.map(cipher_name).join(" or ");
+    all.into_iter().find(|cipher| cipher_name(*cipher) == name).ok_or(names)
+}
+
 fn main() -> Result<()> {
     let out = &mut io::stdout();
     match Arguments::parse().command {
         Command::Trial { hub, rate, seconds, samples, rekeys, times } => {
             let HubArguments { dut, size, pairs, routes, free, defer } = hub;
-            let options = Options { pairs, routes, free, defer };
+            let options = Options { pairs, routes, free, defer, ..Options::default() };
             let load = rate.map_or(Load::Flood, Load::Rate);
             let plot = Plot { load, time: Duration::try_from_secs_f64(seconds)?, samples, rekeys };
             targets::trial(out, dut, &size, &options, &plot, times)
@@ -194,6 +217,7 @@ fn main() -> Result<()> {
         Command::Sum { sizes, pairs, defer } => targets::sum(out, &sizes, pairs, defer),
         Command::Sites { counts, size, rounds } => targets::sites(out, &size, &counts, rounds),
         Command::Routes { counts, size, rounds } => targets::routes(out, &size, &counts, rounds),
+        Command::Trunk { sizes, ciphers, rounds } => trunk::trunk(out, &sizes, &ciphers, rounds),
         Command::Changes { share, size, rounds } => targets::changes(out, &size, share, rounds),
         Command::Memory { sites } => targets::memory(out, sites),
         Command::Compare { out, rounds, search, defer, quick } => {

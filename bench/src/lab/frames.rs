@@ -6,10 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use crypto::Session;
 use crypto::aead::{self, Backend, SealJob, TAG};
-use crypto::message::{self, DATA_HEADER};
+use crypto::message::DATA_HEADER;
+use wire::TenantId;
+use wire::geneve::{self, Payload};
 
 use super::programs::{CELL, CELL_HEADER, PLAIN_PORT};
-use super::sites::{SITE_PORT, Sites};
+use super::sites::Sites;
 
 const ETHERNET: usize = 14;
 const IPV4_UDP: usize = 28;
@@ -18,6 +20,10 @@ const OUTER: usize = ETHERNET + IPV4_UDP;
 pub(super) const BATCH: usize = 64;
 /// Where in a packet of [`inner`] its number stands.
 const NUMBER: std::ops::Range<usize> = IPV4_UDP..IPV4_UDP + 8;
+/// The TOS of inner packets: ECT(0) of RFC 3168.
+const ECT: u8 = 2;
+/// The UDP port that the first flow of inner packets comes from.
+const FLOW_PORT: u16 = 9;
 
 /// The sizes of packets that hubs are compared by: lengths of inner IP packets.
 pub const SIZES: [usize; 6] = [64, 128, 256, 512, 1024, 1420];
@@ -68,9 +74,21 @@ impl std::str::FromStr for Size {
 pub(super) struct Plan {
     /// Prefixes of each receiver.
     pub(super) routes: u32,
+    /// Flows, packet by packet in turn.
+    pub(super) flows: u16,
 }
 
 impl Plan {
+    /// The first pair's tenant; each of the next ones has some more.
+    pub(super) const TENANT: u32 = 1000;
+
+    /// A packet of the first pair, which has only one prefix, as far as it tells the flow.
+    pub(super) fn packet(self, flow: u16) -> Vec<u8> {
+        let mut packet = Vec::new();
+        inner(&mut packet, Self::source(0), self.destination(0, 0), flow.into(), self, 64);
+        packet
+    }
+
     /// The network of a sender.
     pub(super) fn source(pair: usize) -> Ipv4Addr {
         Ipv4Addr::from(0x0a00_0000 + ((pair as u32) << 8))
@@ -102,27 +120,35 @@ impl Maker {
         Self { ethernet, size, plan, pairs, backend: aead::choose(&aead::Wish::default()), frames }
     }
 
-    /// Writes cells with the frames of these numbers, at most [`BATCH`] of them, sealed by these sites.
+    /// Writes cells with the frames of these numbers, at most [`BATCH`] of them, sealed by these sites, or, tagged, by these lanes.
     pub(super) fn sealed(&mut self, first: u64, count: usize, sites: &Sites, cells: &mut Vec<u8>) -> Result<()> {
         // 1. The inner packets, each behind room for its headers.
         let mut counters: [Option<(&Arc<Session>, u64)>; BATCH] = [None; BATCH];
+        let tag = sites.cipher().and_then(|_| TenantId::new(Plan::TENANT.into()).ok());
+        let tag_len = if tag.is_some() { geneve::HEADER } else { 0 };
         for (n, frame) in self.frames[..count].iter_mut().enumerate() {
             let number = first + n as u64;
             let pair = (number % self.pairs as u64) as usize;
             let length = self.size.lengths[(number / self.pairs as u64) as usize % self.size.lengths.len()];
-            let session = sites.session(pair).context("a session")?;
+            let sender = (number % sites.count() as u64) as usize;
+            let session = sites.session(sender).context("a session")?;
             let counter = session.reserve(1).next().context("a session with counters left")?;
             counters[n] = Some((session, counter));
-            let payload = DATA_HEADER + length.next_multiple_of(16) + TAG;
+            let payload = DATA_HEADER + (tag_len + length).next_multiple_of(16) + TAG;
             frame.clear();
             frame.extend_from_slice(&self.ethernet);
-            let from = SocketAddrV4::new(sites.address(pair), SITE_PORT);
-            ipv4_udp(frame, from, sites.hub(), payload);
-            frame.extend_from_slice(&message::data_header(session.remote_index(), counter));
+            let [from, to] = sites.ends(sender);
+            ipv4_udp(frame, from, to, payload);
+            frame.extend_from_slice(&session.data_header(counter));
+            if let Some(tenant) = tag {
+                let mut header = [0; geneve::HEADER];
+                geneve::Fields { tenant, payload: Payload::Ipv4 }.emit(&mut header);
+                frame.extend_from_slice(&header);
+            }
             // Destinations in no order, so that a table of routes is met everywhere.
             let route = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 % self.plan.routes;
             let to = self.plan.destination(pair, route);
-            inner(frame, Plan::source(pair), to, number, length);
+            inner(frame, Plan::source(pair), to, number, self.plan, length);
             frame.resize(OUTER + payload, 0);
         }
 
@@ -130,8 +156,9 @@ impl Maker {
         let mut jobs = arrayvec::ArrayVec::<SealJob<'_>, BATCH>::new();
         for (frame, counter) in self.frames[..count].iter_mut().zip(&counters) {
             let Some((session, counter)) = counter else { continue };
-            let data = &mut frame[OUTER + DATA_HEADER..];
-            jobs.push(SealJob { key: session.seal_key(), counter: *counter, aad: &[], data });
+            let Some((header, data)) = frame[OUTER..].split_first_chunk_mut::<DATA_HEADER>() else { continue };
+            let aad = session.protocol().aad(header);
+            jobs.push(SealJob { key: session.seal_key(), counter: *counter, aad, data });
         }
         self.backend.seal_batch(&mut jobs);
         drop(jobs);
@@ -146,7 +173,7 @@ impl Maker {
             let length = self.size.lengths[number as usize % self.size.lengths.len()];
             frame.clear();
             frame.extend_from_slice(&self.ethernet);
-            inner(frame, from, to, number, length);
+            inner(frame, from, to, number, self.plan, length);
         }
         self.write(count, cells);
     }
@@ -165,18 +192,24 @@ pub(super) fn number(packet: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(packet.get(NUMBER)?.try_into().ok()?))
 }
 
-/// An IPv4 packet of this length that carries its number.
-fn inner(frame: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, number: u64, length: usize) {
+/// An IPv4 packet of this length that carries its number, by which it is of one of the flows. Its ECN is that of a capable sender, which a
+/// hub shows outside too, and has not on what it says itself: so the sink knows one from the other.
+fn inner(frame: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, number: u64, plan: Plan, length: usize) {
     let begin = frame.len();
-    ipv4_udp(frame, SocketAddrV4::new(from, 9), SocketAddrV4::new(to, PLAIN_PORT), length - IPV4_UDP);
+    let port = FLOW_PORT + (number % u64::from(plan.flows)) as u16;
+    ipv4_udp_by(frame, ECT, SocketAddrV4::new(from, port), SocketAddrV4::new(to, PLAIN_PORT), length - IPV4_UDP);
     frame.extend_from_slice(&number.to_le_bytes());
     frame.resize(begin + length, 0x5a);
 }
 
 /// Headers of a datagram with so many bytes of payload, without a UDP checksum.
 fn ipv4_udp(frame: &mut Vec<u8>, from: SocketAddrV4, to: SocketAddrV4, payload: usize) {
+    ipv4_udp_by(frame, 0, from, to, payload);
+}
+
+fn ipv4_udp_by(frame: &mut Vec<u8>, tos: u8, from: SocketAddrV4, to: SocketAddrV4, payload: usize) {
     let begin = frame.len();
-    frame.extend_from_slice(&[0x45, 0]);
+    frame.extend_from_slice(&[0x45, tos]);
     frame.extend_from_slice(&((IPV4_UDP + payload) as u16).to_be_bytes());
     frame.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
     frame.extend_from_slice(&from.ip().octets());

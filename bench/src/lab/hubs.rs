@@ -1,11 +1,15 @@
 //! The hubs that are compared, each between the generator and the sink.
 
 use std::fmt::Write as _;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use crypto::PublicKey;
+use crypto::aead::Cipher;
+use dataplane::config::cipher_name;
 use ekiden_testbed::hub::NAME;
 use ekiden_testbed::wait::until_true;
 use ekiden_testbed::{Client, Hub, Lab, Namespace, Process};
@@ -123,13 +127,32 @@ pub(super) struct Setup<'a> {
     pub(super) sites: Option<(&'a Sites, &'a Sites)>,
     /// The file with the hub's private key.
     pub(super) key: &'a Path,
+    /// Of several hubs the second has the number 2, and the first none.
+    pub(super) number: &'static str,
     /// Inner networks.
     pub(super) plan: Plan,
+    /// The trunk that it has.
+    pub(super) trunk: Option<Trunk>,
     /// It may have both cores, not only its own.
     pub(super) free: bool,
     /// The MAC address of the sink.
     pub(super) sink: [u8; 6],
 }
+
+/// The other hub of a trunk, as this one knows it.
+pub(super) struct Trunk {
+    /// Its key.
+    pub(super) key: PublicKey,
+    /// Where it is; none: it calls.
+    pub(super) endpoint: Option<SocketAddrV4>,
+    /// What packets are sealed with.
+    pub(super) cipher: Cipher,
+    /// Whether the pair's sender is behind it, or the receiver.
+    pub(super) sender: bool,
+}
+
+/// Lanes of a trunk.
+pub(super) const LANES: u8 = 4;
 
 /// Starts a hub.
 pub(super) fn start(lab: &mut Lab, kind: Kind, setup: &Setup<'_>) -> Result<Running> {
@@ -138,7 +161,7 @@ pub(super) fn start(lab: &mut Lab, kind: Kind, setup: &Setup<'_>) -> Result<Runn
     let cores = if both { "0,1".to_owned() } else { HUB_CORE.to_string() };
     match kind {
         Kind::Ekiden => {
-            let mut hub = Hub::with_configuration(lab, setup.namespace, &ekiden(setup)?)?;
+            let mut hub = Hub::numbered(lab, setup.namespace, setup.number, &ekiden(setup)?)?;
             // Its worker pins itself; what else it does, it does where there is room.
             hub.start_by(&["taskset", "-c", "0,1"]);
             hub.start()?;
@@ -223,21 +246,41 @@ fn wireguard(setup: &Setup<'_>, interface: &str) -> Result<()> {
 
 fn ekiden(setup: &Setup<'_>) -> Result<String> {
     let (senders, receivers) = setup.sites.context("sites")?;
-    let mut text = format!("[hub]\nname = \"{NAME}\"\nprivate_key_file = \"{}\"\n", setup.key.display());
+    let (number, key) = (setup.number, setup.key.display());
+    let mut text = format!("[hub]\nname = \"{NAME}{number}\"\nprivate_key_file = \"{key}\"\n");
     writeln!(text, "listen_port = {HUB_PORT}\n\n[workers]\ncores = [{HUB_CORE}]")?;
     for port in ["d0", "d1"] {
         writeln!(text, "\n[[port]]\nname = \"{port}\"\nrole = \"wan\"")?;
     }
+    if let Some(trunk) = &setup.trunk {
+        writeln!(text, "\n[[trunk]]\nname = \"other\"\npublic_key = \"{}\"", trunk.key)?;
+        writeln!(text, "cipher = \"{}\"\ntenants = \"all\"\nlanes = {LANES}", cipher_name(trunk.cipher))?;
+        match trunk.endpoint {
+            Some(endpoint) => writeln!(text, "endpoint = \"{endpoint}\"")?,
+            // The lab itself, which does not answer while it sends: no lane goes down in a trial for that.
+            None => writeln!(text, "probe_interval_ms = 10000")?,
+        }
+    }
+    // Who is behind the trunk is no site here.
+    let behind = |sender: bool| setup.trunk.as_ref().is_some_and(|trunk| trunk.sender == sender);
     for (pair, (sender, receiver)) in senders.keys().zip(receivers.keys()).enumerate() {
         if pair % PAIRS_OF_TENANT == 0 {
-            let tenant = 1000 + pair / PAIRS_OF_TENANT;
+            let tenant = Plan::TENANT as usize + pair / PAIRS_OF_TENANT;
             writeln!(text, "\n[[tenant]]\nid = {tenant}\nservice_code = \"WAN{tenant:08}\"")?;
         }
-        writeln!(text, "\n[[tenant.site]]\nname = \"a{pair}\"\npublic_key = \"{sender}\"")?;
-        writeln!(text, "prefixes = [\"{}/24\"]", Plan::source(pair))?;
+        let from = vec![format!("{}/24", Plan::source(pair))];
         let networks = (0..setup.plan.routes).map(|route| format!("{}/28", setup.plan.destination(pair, route)));
-        writeln!(text, "\n[[tenant.site]]\nname = \"b{pair}\"\npublic_key = \"{receiver}\"")?;
-        writeln!(text, "prefixes = {:?}", networks.collect::<Vec<_>>())?;
+        let ends = [("a", sender, true, from), ("b", receiver, false, networks.collect())];
+        for (name, key, sender, networks) in ends {
+            if behind(sender) {
+                for network in networks {
+                    writeln!(text, "\n[[tenant.route]]\nprefix = \"{network}\"\nvia = {{ trunk = \"other\" }}")?;
+                }
+            } else {
+                writeln!(text, "\n[[tenant.site]]\nname = \"{name}{pair}\"\npublic_key = \"{key}\"")?;
+                writeln!(text, "prefixes = {networks:?}")?;
+            }
+        }
     }
     Ok(text)
 }

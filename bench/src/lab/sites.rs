@@ -1,4 +1,5 @@
-//! Sites in the hands of the lab: keys, real handshakes with a hub, and what is sealed for it.
+//! Sites in the hands of the lab: keys, real handshakes with a hub, and what is sealed for it. Or another hub: the lanes of its trunk
+//! are to a hub what sites are, but for their protocol and their UDP ports.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -6,12 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use crypto::aead::{self, SealJob, TAG};
-use crypto::message::{self, DATA_HEADER, Kind};
-use crypto::{Action, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Time};
+use crypto::aead::{self, Cipher, OpenJob, SealJob, TAG};
+use crypto::message::{DATA_HEADER, Kind};
+use crypto::{Action, Context, Identity, Peer, Profile, Protocol, PublicKey, Session, SystemTimeParts, Time};
 use ekiden_testbed::{Dice, ManyAddresses, Namespace};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use wire::geneve::{self, Payload};
+use wire::hub::{Message, Position, Progress};
 
+use super::hubs::HUB_PORT;
 use super::programs::SLOT_BITS;
 
 /// The UDP port of every site.
@@ -26,9 +30,12 @@ const AT_ONCE: usize = 16;
 const PACE: u32 = 1500;
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A number of sites with one hub, all at one end of the lab.
+/// A number of sites with one hub, all at one end of the lab; or the lanes of a trunk to it.
 pub(super) struct Sites {
-    socket: ManyAddresses,
+    /// One for all sites, or one for each lane.
+    sockets: Vec<ManyAddresses>,
+    /// Of lanes: what they seal with.
+    cipher: Option<Cipher>,
     hub: SocketAddrV4,
     key: PublicKey,
     first: Ipv4Addr,
@@ -54,13 +61,39 @@ impl Sites {
         hub: SocketAddrV4,
         key: PublicKey,
     ) -> Result<Self> {
-        let socket = namespace.inside(|| ManyAddresses::bind(SITE_PORT))??;
-        let mut dice = Dice::seeded(u64::from(u32::from(first)) << 20 | u64::from(std::process::id()));
-        let mut private = || std::array::from_fn(|_| dice.number() as u8);
-        let all = (0..count)
-            .map(|_| Site { identity: Identity::new(private()), session: None, former: Vec::new() })
-            .collect();
-        Ok(Self { socket, hub, key, first, all, dice, handshakes: 0, kept_alive: Instant::now() })
+        let sockets = vec![namespace.inside(|| ManyAddresses::bind(SITE_PORT))??];
+        let mut dice = dice(first);
+        let all = (0..count).map(|_| Site::new(private(&mut dice))).collect();
+        let (cipher, kept_alive) = (None, Instant::now());
+        Ok(Self { sockets, cipher, hub, key, first, all, dice, handshakes: 0, kept_alive })
+    }
+
+    /// So many lanes of a hub at this address, which must be local in that namespace. They have no sessions yet.
+    pub(super) fn lanes(
+        namespace: &Namespace,
+        first: Ipv4Addr,
+        count: u8,
+        cipher: Cipher,
+        hub: SocketAddrV4,
+        key: PublicKey,
+    ) -> Result<Self> {
+        let ports = (0..count).map(|lane| HUB_PORT + u16::from(lane));
+        let sockets = ports.map(|port| namespace.inside(|| ManyAddresses::bind(port))?).collect::<Result<_>>()?;
+        let mut dice = dice(first);
+        let private = private(&mut dice);
+        let all = (0..count).map(|_| Site::new(private)).collect();
+        let (cipher, kept_alive) = (Some(cipher), Instant::now());
+        Ok(Self { sockets, cipher, hub, key, first, all, dice, handshakes: 0, kept_alive })
+    }
+
+    /// What lanes seal with; none: they are sites.
+    pub(super) fn cipher(&self) -> Option<Cipher> {
+        self.cipher
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
     }
 
     /// The public key of each.
@@ -68,14 +101,15 @@ impl Sites {
         self.all.iter().map(|site| *site.identity.public())
     }
 
-    /// The outer address of one.
-    pub(super) fn address(&self, number: usize) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.first) + number as u32)
-    }
-
-    /// Where the hub is for them.
-    pub(super) fn hub(&self) -> SocketAddrV4 {
-        self.hub
+    /// The outer addresses of one, and of the hub for it.
+    pub(super) fn ends(&self, number: usize) -> [SocketAddrV4; 2] {
+        match self.cipher {
+            None => {
+                let address = Ipv4Addr::from(u32::from(self.first) + number as u32);
+                [SocketAddrV4::new(address, SITE_PORT), self.hub]
+            }
+            Some(_) => [self.first, *self.hub.ip()].map(|address| SocketAddrV4::new(address, HUB_PORT + number as u16)),
+        }
     }
 
     /// The session of one.
@@ -104,11 +138,56 @@ impl Sites {
         Ok(())
     }
 
-    /// To be called while packets pass: hears what is said to the sites.
+    /// To be called while packets pass: hears what is said to the sites, and answers nothing.
     pub(super) fn listen(&mut self) -> Result<()> {
-        let mut bytes = [0; 2048];
-        while self.socket.receive(&mut bytes)?.is_some() {}
+        while self.receive(&mut [0; 2048])?.is_some() {}
         Ok(())
+    }
+
+    /// The same, and lanes answer probes, as a hub does. For who sends it is as with [`Self::tick`].
+    pub(super) fn answer(&mut self) -> Result<()> {
+        let mut bytes = [0; 2048];
+        while let Some((length, number)) = self.receive(&mut bytes)? {
+            self.hear(number, &mut bytes[..length]);
+        }
+        Ok(())
+    }
+
+    fn hear(&self, number: usize, datagram: &mut [u8]) {
+        let message = self.reply(number, datagram).and_then(|reply| sealed(self.session(number)?, &reply));
+        message.iter().for_each(|message| self.send(number, message));
+    }
+
+    /// What is to be said to a probe, if it is one. The hub need not go on to tell what is alive: as if all of that had been heard.
+    fn reply(&self, number: usize, datagram: &mut [u8]) -> Option<Vec<u8>> {
+        self.cipher?;
+        let (index, _) = Protocol::Trunk.parse_data(datagram)?;
+        let plain = opened(self.by_index(number, index)?, datagram)?;
+        let tag = geneve::View::parse(plain).ok().filter(|tag| tag.kind() == Payload::Control)?;
+        let Message::Probe(probe) = Message::parse(tag.payload()).ok()? else { return None };
+        Some(probe.reply(plain.len(), Progress { said: Position::default(), heard: probe.progress.said }))
+    }
+
+    /// The next datagram: its length, and whom it is for.
+    fn receive(&self, bytes: &mut [u8]) -> Result<Option<(usize, usize)>> {
+        for (lane, socket) in self.sockets.iter().enumerate() {
+            while let Some((length, to)) = socket.receive(bytes)? {
+                let number = match self.cipher {
+                    None => u32::from(to).checked_sub(u32::from(self.first)).map(|number| number as usize),
+                    Some(_) => Some(lane),
+                };
+                if let Some(number) = number.filter(|number| *number < self.all.len()) {
+                    return Ok(Some((length, number)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn send(&self, number: usize, message: &[u8]) {
+        let socket = &self.sockets[if self.cipher.is_some() { number } else { 0 }];
+        let [from, to] = self.ends(number);
+        socket.send(*from.ip(), to, message);
     }
 
     /// To be called while packets come for the sites: says now and then that they are there. Sites that send must not: their
@@ -122,10 +201,8 @@ impl Sites {
     fn keep_alive(&mut self) {
         self.kept_alive = Instant::now();
         for number in 0..self.all.len() {
-            if let Some((session, _)) = &self.all[number].session {
-                let message = keepalive(session);
-                self.socket.send(self.address(number), self.hub, &message);
-            }
+            let message = self.session(number).and_then(|session| sealed(session, &[]));
+            message.iter().for_each(|message| self.send(number, message));
         }
     }
 
@@ -153,37 +230,46 @@ impl Sites {
                 return Ok(());
             }
             if begin.elapsed() > patience {
-                bail!("{} of {} sites got no session", under_way.len() + waiting.len(), numbers.len());
+                let what = if self.cipher.is_some() { "lanes" } else { "sites" };
+                bail!("{} of {} {what} got no session", under_way.len() + waiting.len(), numbers.len());
             }
 
             // 3. What the hub says.
             let mut bytes = [0; 2048];
-            while let Some((length, to)) = self.socket.receive(&mut bytes)? {
-                let Some(number) = u32::from(to).checked_sub(u32::from(self.first)) else { continue };
-                let number = number as usize;
-                if message::kind(&bytes[..length]) == Some(Kind::Response)
-                    && let Some((peer, _)) = under_way.get_mut(&number)
+            while let Some((length, number)) = self.receive(&mut bytes)? {
+                if self.protocol().kind(&bytes[..length]) != Some(Kind::Response) {
+                    self.hear(number, &mut bytes[..length]);
+                } else if let Some((peer, _)) = under_way.get_mut(&number)
                     && let Some(session) = self.answered(number, peer, &bytes[..length])
                 {
-                    self.socket.send(self.address(number), self.hub, &keepalive(&session));
+                    // The hub may send nothing before it has received something.
+                    sealed(&session, &[]).iter().for_each(|message| self.send(number, message));
                     let site = &mut self.all[number];
                     site.former.extend(site.session.replace((session, Instant::now())).map(|(former, _)| former));
                     self.handshakes += 1;
                     under_way.remove(&number);
                 }
             }
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut fds: Vec<_> = self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
             poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }))?;
         }
     }
 
+    fn protocol(&self) -> Protocol {
+        if self.cipher.is_some() { Protocol::Trunk } else { Protocol::WireGuard }
+    }
+
     fn begin(&mut self, number: usize) -> Peer {
-        let mut peer = Peer::new(number as u32, self.key, None, None, None);
+        let profile = match self.cipher {
+            None => Profile::WireGuard,
+            Some(cipher) => Profile::Trunk { cipher, lane: number as u8 },
+        };
+        let mut peer = Peer::new(number as u32, self.key, None, None, None).speaking(profile);
         for action in self.act(number, |identity, cx, out| {
             peer.renew(identity, cx, out);
         }) {
             if let Action::Send(message) = action {
-                self.socket.send(self.address(number), self.hub, &message);
+                self.send(number, &message);
             }
         }
         peer
@@ -218,12 +304,40 @@ impl Sites {
     }
 }
 
-fn keepalive(session: &Session) -> Vec<u8> {
-    let mut bytes = vec![0; DATA_HEADER + TAG];
-    if let Some(counter) = session.reserve(1).next() {
-        bytes[..DATA_HEADER].copy_from_slice(&message::data_header(session.remote_index(), counter));
-        let job = SealJob { key: session.seal_key(), counter, aad: &[], data: &mut bytes[DATA_HEADER..] };
-        aead::single().seal_batch(&mut [job]);
+impl Site {
+    fn new(private: [u8; 32]) -> Self {
+        Self { identity: Identity::new(private), session: None, former: Vec::new() }
     }
-    bytes
+}
+
+fn dice(first: Ipv4Addr) -> Dice {
+    Dice::seeded(u64::from(u32::from(first)) << 20 | u64::from(std::process::id()))
+}
+
+fn private(dice: &mut Dice) -> [u8; 32] {
+    std::array::from_fn(|_| dice.number() as u8)
+}
+
+/// A message with this plaintext; a keepalive, if there is none.
+fn sealed(session: &Session, plain: &[u8]) -> Option<Vec<u8>> {
+    let counter = session.reserve(1).next()?;
+    let header = session.data_header(counter);
+    let mut data = [plain, &[0; TAG]].concat();
+    let aad = session.protocol().aad(&header);
+    aead::single().seal_batch(&mut [SealJob { key: session.seal_key(), counter, aad, data: &mut data }]);
+    Some([&header[..], &data].concat())
+}
+
+/// What is in a data message for this session.
+pub(super) fn opened<'a>(session: &Session, message: &'a mut [u8]) -> Option<&'a [u8]> {
+    let (_, counter) = session.protocol().parse_data(message)?;
+    let (header, data) = message.split_first_chunk_mut::<DATA_HEADER>()?;
+    let mut job =
+        [OpenJob { key: session.open_key(), counter, aad: session.protocol().aad(header), data, verified: false }];
+    aead::single().open_batch(&mut job);
+    if !job[0].verified {
+        return None;
+    }
+    let plain = message.len() - TAG;
+    message.get(DATA_HEADER..plain)
 }
