@@ -7,8 +7,9 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::hubs::Kind;
-use super::rig::{Load, Outcome, Plot, Rig};
+use super::rig::Rig;
 use super::search::{Found, Goal, search};
+use super::trial::{Load, Outcome, Plot};
 
 /// Nobody loses anything in a trial.
 pub const NDR: Goal = Goal {

@@ -16,6 +16,7 @@ mod rig;
 pub mod search;
 mod sites;
 pub mod targets;
+mod trial;
 pub mod trunk;
 
 pub use compare::{Effort, compare};
@@ -24,4 +25,5 @@ pub use frames::{SIZES, Size};
 pub use hubs::{HUB_CORE, Kind, Running};
 pub use machine::{Machine, Parts, parts, stolen};
 pub use measure::{NDR, PDR, carried, latency, median, overload, progress, rates, short};
-pub use rig::{Between, Load, Options, Outcome, Plot, Rig};
+pub use rig::{Between, Options, Rig};
+pub use trial::{Load, Outcome, Plot};

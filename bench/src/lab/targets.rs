@@ -10,7 +10,8 @@ use super::frames::Size;
 use super::hubs::{Kind, Running};
 use super::machine::parts;
 use super::measure::{carried, latency, median, progress, rates, short};
-use super::rig::{Load, Options, Plot, Rig};
+use super::rig::{Options, Rig};
+use super::trial::{Load, Plot};
 
 /// Floods of each hub in a pair: their median counts.
 const FLOODS: usize = 5;
