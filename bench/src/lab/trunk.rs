@@ -15,9 +15,8 @@ use super::trial::Plot;
 
 /// Floods of each size in a round: their median counts.
 const FLOODS: usize = 3;
-/// How much more than what was carried is offered next, how often at most, and how many frames.
-const MORE: f64 = 1.1;
-const CLIMBS: usize = 6;
+/// How much more than what was carried of a flood is offered then, and how many frames.
+const MORE: f64 = 1.2;
 const FRAMES: f64 = 150_000.0;
 /// Of inner packets: enough for all lanes.
 const FLOWS: u16 = 64;
@@ -53,7 +52,7 @@ pub fn trunk(out: &mut impl Write, sizes: &[Size], ciphers: &[Cipher], rounds: u
             let mut rig = Rig::new(Kind::Ekiden, &sizes[0], &options).with_context(|| name.clone())?;
             for (size, found) in sizes.iter().zip(&mut found[number]) {
                 rig.resize(size);
-                let carried = most(&mut rig).with_context(|| name.clone())?;
+                let carried = most(&mut rig, all[number]).with_context(|| name.clone())?;
                 found.push(1e9 / carried.max(1.0));
             }
         }
@@ -81,21 +80,15 @@ pub fn trunk(out: &mut impl Write, sizes: &[Size], ciphers: &[Cipher], rounds: u
     Ok(())
 }
 
-/// What is carried while more is offered, packets a second; at the load, of those above that, at which it is the most: of a flood two hubs on
-/// one core carry less, since the first works for packets that the second then has no time for.
-fn most(rig: &mut Rig) -> Result<f64> {
-    let mut most = carried(rig, Kind::Ekiden, FLOODS)?;
-    for _ in 0..CLIMBS {
-        let load = most * MORE;
-        let each =
-            (0..FLOODS).map(|_| Ok(rig.trial(&Plot::rate(load, Duration::from_secs_f64(FRAMES / load)))?.carried));
-        let next = median(each.collect::<Result<_>>()?);
-        if next <= most {
-            break;
-        }
-        most = next;
-    }
-    Ok(most)
+/// What is carried while more is offered, packets a second. Of a flood two hubs on one core carry less than they can, since the first works for
+/// packets that the second then has no time for: they are offered just more than was carried, too.
+fn most(rig: &mut Rig, between: Between) -> Result<f64> {
+    let most = carried(rig, Kind::Ekiden, FLOODS)?;
+    let Between::Hubs(_) = between else { return Ok(most) };
+    let load = most * MORE;
+    let plot = Plot::rate(load, Duration::from_secs_f64(FRAMES / load));
+    let each = (0..FLOODS).map(|_| Ok(rig.trial(&plot)?.carried));
+    Ok(most.max(median(each.collect::<Result<_>>()?)))
 }
 
 /// A table whose columns are as wide as what is in them.
