@@ -56,7 +56,15 @@ fn what_goes_by_a_trunk_comes_and_all_hubs_balance() -> Result<()> {
         let mut rig = Rig::new(Kind::Ekiden, &Size::imix(), &options)?;
         let plot = Plot { samples: 100, ..Plot::rate(RATE, Duration::from_millis(501)) };
         let outcome = rig.trial(&plot)?;
-        ensure!((outcome.sent, outcome.received) == (1002, 1002), "{between:?}: {outcome:?}");
+        let wire = rig.lost_after_the_hub()?;
+        let mut drops = Vec::new();
+        for hub in [Some(&rig.hub), rig.second.as_ref()].into_iter().flatten() {
+            let Running::Ekiden(hub) = hub else { anyhow::bail!("a hub of ours") };
+            drops.push(hub.balance()?.drops());
+        }
+        drops.iter_mut().for_each(|drops| drops.retain(|_, count| *count > 0));
+        let lost = format!("dropped {drops:?}, {wire} by the wire to the sink");
+        ensure!((outcome.sent, outcome.received) == (1002, 1002), "{between:?}: {outcome:?}; {lost}");
         // Of each lane as many came as flows take it.
         ensure!((outcome.late, outcome.losers) == (0, (0, 0)), "{between:?}: {outcome:?}");
         // Some were opened, with the number inside of the frame that left then.
