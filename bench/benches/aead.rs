@@ -1,4 +1,5 @@
-//! Sealing and opening: both ciphers, by each library one by one and by what is chosen on this machine, by length and batch.
+//! Sealing and opening: both ciphers, by each library and our own code one by one, and in lanes where they are chosen on this machine, by
+//! length and batch.
 //!
 //! `cargo bench -p ekiden-bench --bench aead`; the time shown is that of a batch.
 
@@ -13,8 +14,9 @@ fn batches(c: &mut Criterion) {
     let chosen = aead::choose(&aead::Wish::default());
     for (way, name) in ["seal", "open"].into_iter().enumerate() {
         for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
-            let alone = Library::ALL.map(|library| (aead::single(), library, library.name()));
-            let mut all: Vec<(&dyn Backend, _, _)> = alone.to_vec();
+            let libraries = Library::ALL.into_iter().chain(Library::own(cipher));
+            let mut all: Vec<(&dyn Backend, _, _)> =
+                libraries.map(|library| (aead::single(), library, library.name())).collect();
             if cipher == Cipher::ChaCha20Poly1305 {
                 all.push((chosen, Library::of(cipher), chosen.name()));
             }

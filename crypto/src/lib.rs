@@ -10,6 +10,8 @@ pub mod cache;
 pub mod constants;
 pub mod cookie;
 mod error;
+#[cfg(target_arch = "x86_64")]
+mod gcm;
 mod identity;
 #[cfg(target_arch = "x86_64")]
 mod lanes;

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use crypto::aead::{Backend, Cipher, Library, OpenJob, SealJob, TAG, Wish, choose, lanes, single};
+use crypto::aead::{Backend, Cipher, Key, Library, OpenJob, SALT, SealJob, TAG, Wish, choose, lanes, single};
 use crypto::{Role, Session, Time};
 use zeroize::Zeroizing;
 
@@ -110,20 +110,23 @@ fn on_a_worker<T: Send>(secrets: [&Split; 2], work: impl FnOnce() -> T + Send) -
 const BATCH: usize = 17;
 
 fn seal(backend: &dyn Backend, session: &Session) {
+    seal_under(backend, session.seal_key());
+}
+
+fn seal_under(backend: &dyn Backend, key: &Key) {
     let mut data = [[7; 1_420 + TAG]; BATCH];
-    let job = |data| SealJob { key: session.seal_key(), counter: 1, aad: b"", data };
+    let job = |data| SealJob { key, counter: 1, aad: b"", data };
     backend.seal_batch(&mut data.each_mut().map(|data| job(data)));
 }
 
 fn open(backend: &dyn Backend, session: &Session) {
+    open_under(backend, session.open_key());
+}
+
+fn open_under(backend: &dyn Backend, key: &Key) {
     let mut data = [[7; 1_420 + TAG]; BATCH];
-    single().seal_batch(&mut data.each_mut().map(|data| SealJob {
-        key: session.open_key(),
-        counter: 1,
-        aad: b"",
-        data,
-    }));
-    let job = |data| OpenJob { key: session.open_key(), counter: 1, aad: b"", data, verified: false };
+    single().seal_batch(&mut data.each_mut().map(|data| SealJob { key, counter: 1, aad: b"", data }));
+    let job = |data| OpenJob { key, counter: 1, aad: b"", data, verified: false };
     let mut jobs = data.each_mut().map(|data| job(data));
     backend.open_batch(&mut jobs);
     assert!(jobs.iter().all(|job| job.verified));
@@ -150,6 +153,42 @@ fn dropped_keys_are_nowhere_in_memory() {
     let other = Some(Library::AwsLc);
     choose(&Wish { chacha20_poly1305: other, aes_256_gcm: other });
     sessions_leave_nothing(secrets, mac_keys);
+    if let Some(own) = Library::own(Cipher::Aes256Gcm) {
+        own_keys_leave_nothing(own, secrets);
+    } else {
+        eprintln!("NOT CHECKED: this CPU has no AVX-512 with VAES and VPCLMULQDQ");
+    }
+}
+
+/// Keys of AES-256-GCM of our own: beside the key itself, what follows from it.
+fn own_keys_leave_nothing(own: Library, secrets: [&Split; 2]) {
+    // Under the first secret and counter 1, the first two blocks of key stream; H, and what hides the tag; and the powers H^2 / x and
+    // H / x as they stand in the key.
+    let stream = &Split::known([0xcc89_7818_f3a1_7538_7495_c6eb_988b_a6c4, 0x23fd_ea99_a250_a668_f30e_0e9b_06e7_58bd]);
+    let hidden = &Split::known([0x5670_d95d_4f31_278d_d9d4_c212_794c_50e7, 0xa674_db12_a2f3_1d37_2702_bd65_f180_29da]);
+    let powers = &Split::known([0x92e6_c0ae_2a24_2542_4c2b_843e_e4a0_10b4, 0x204f_761c_ca6a_475d_f5a1_8c70_545c_0f42]);
+    let [secret, other] = secrets;
+    for known in [stream, hidden, powers] {
+        known.lend(|_| assert_eq!(known.sightings(), 2, "what is there must be seen"));
+    }
+    // Twice the key, and once its powers.
+    let by = |secret: &Split| secret.lend(|bytes| Key::by(own, Cipher::Aes256Gcm, bytes, [0; SALT]));
+    let (key, sightings) = on_a_worker([secret, powers], || by(secret));
+    assert_eq!(sightings, [4, 2], "when made");
+    assert_eq!([stream, hidden].map(Split::sightings), [0, 0], "when made");
+    for backend in [single()].into_iter().chain(lanes()) {
+        let at = backend.name();
+        assert_eq!(on_a_worker([secret, powers], || seal_under(backend, &key)).1, [4, 2], "{at} after sealing");
+        assert_eq!(on_a_worker([secret, powers], || open_under(backend, &key)).1, [4, 2], "{at} after opening");
+        assert_eq!(on_a_worker([stream, hidden], || seal_under(backend, &key)).1, [0, 0], "{at} after sealing");
+        assert_eq!(on_a_worker([stream, hidden], || open_under(backend, &key)).1, [0, 0], "{at} after opening");
+    }
+    assert_eq!(on_a_worker([secret, powers], || drop(key)).1, [0, 0], "after the key was dropped");
+    // And keys of one batch leave nothing for each other.
+    let keys = [by(secret), by(other)];
+    assert_eq!(on_a_worker(secrets, || keys.each_ref().map(|key| seal_under(single(), key))).1, [4, 4]);
+    drop(keys);
+    assert_eq!([secret, other, powers].map(Split::sightings), [0; 3], "after both were dropped");
 }
 
 /// Sessions under both secrets, by each cipher and backend, with the library of this moment.

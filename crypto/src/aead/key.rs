@@ -8,6 +8,8 @@ use zeroize::Zeroize;
 
 use super::library::Library;
 use super::stack::leaving_no_trace;
+#[cfg(target_arch = "x86_64")]
+use crate::gcm;
 
 /// The bytes of a nonce that belong to the key; the other eight are the counter.
 pub const SALT: usize = 4;
@@ -46,18 +48,28 @@ struct Material {
     bytes: [u8; 32],
 }
 
-/// A key as its library wants it.
-#[expect(clippy::large_enum_variant, reason = "it lies in the one heap block that a key has")]
+/// A key as what computes with it wants it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lies in the one heap block that a key has; and on x86-64 two are as large"
+)]
 pub(super) enum Expanded {
     Ring(ring::aead::LessSafeKey),
     /// In a heap block of AWS-LC's own, which AWS-LC overwrites when it frees it.
     AwsLc(aws_lc_rs::aead::LessSafeKey),
+    /// Of AES-256-GCM.
+    #[cfg(target_arch = "x86_64")]
+    Own(gcm::Schedule),
 }
 
 impl Expanded {
     fn new(library: Library, cipher: Cipher, bytes: &[u8; 32]) -> Self {
         const FITS: &str = "both ciphers take keys of 32 bytes";
         match library {
+            #[cfg(target_arch = "x86_64")]
+            Library::Own(vaes) if cipher == Cipher::Aes256Gcm => Self::Own(gcm::Schedule::new(vaes, bytes)),
+            #[cfg(target_arch = "x86_64")]
+            Library::Own(_) => Self::new(Library::Ring, cipher, bytes),
             Library::Ring => {
                 use ring::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
                 let algorithm = match cipher {

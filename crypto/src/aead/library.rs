@@ -1,28 +1,43 @@
-//! The libraries that take messages one by one, and which of them computes a cipher in this process.
+//! What takes messages one by one, libraries and code of our own, and which of them computes a cipher in this process.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{Backend, Cipher, Key, OpenJob, SALT, SealJob, TAG, single};
+#[cfg(target_arch = "x86_64")]
+use crate::gcm::Vaes;
 
-/// A library with both ciphers, and assembly for the common CPUs.
+/// A library with both ciphers, and assembly for the common CPUs; or what is our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Library {
     /// `ring`.
     Ring,
     /// `aws-lc-rs`: AWS-LC.
     AwsLc,
+    /// AES-256-GCM of our own, where the CPU has the instructions; keys of the other cipher are for `ring`.
+    #[cfg(target_arch = "x86_64")]
+    Own(Vaes),
 }
 
 impl Library {
-    /// All there are; the first is taken where nothing tells them apart.
+    /// Those that an operator can wish for, on every machine; the first is taken where nothing tells them apart.
     pub const ALL: [Self; 2] = [Self::Ring, Self::AwsLc];
+
+    /// What is our own for a cipher, if it is for this CPU.
+    pub fn own(cipher: Cipher) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return Vaes::found().filter(|_| cipher == Cipher::Aes256Gcm).map(Self::Own);
+        #[cfg(not(target_arch = "x86_64"))]
+        return None;
+    }
 
     /// As the operator writes and reads it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
             Self::AwsLc => "aws-lc",
+            #[cfg(target_arch = "x86_64")]
+            Self::Own(_) => "own (AVX-512)",
         }
     }
 
@@ -71,13 +86,14 @@ pub(super) fn settle(wish: &Wish) {
 const LENGTHS: [usize; 3] = [64, 576, 1424];
 /// How often each is measured, and the fastest taken: what else the machine does only ever makes slower.
 const SAMPLES: usize = 60;
-/// By how much another library has to be faster than the first to be taken, as one part in so many: less is chance.
+/// By how much another has to be faster than the first to be taken, as one part in so many: less is chance.
 const MARGIN: u32 = 32;
 
-/// The library that seals and opens messages of all lengths together in the least time.
+/// What seals and opens messages of all lengths together in the least time.
 fn fastest(cipher: Cipher) -> Library {
-    let keys = Library::ALL.map(|library| Key::by(library, cipher, &[7; 32], [0; SALT]));
-    let mut least = [[Duration::MAX; LENGTHS.len()]; Library::ALL.len()];
+    let libraries: Vec<_> = Library::ALL.into_iter().chain(Library::own(cipher)).collect();
+    let keys: Vec<_> = libraries.iter().map(|library| Key::by(*library, cipher, &[7; 32], [0; SALT])).collect();
+    let mut least = vec![[Duration::MAX; LENGTHS.len()]; libraries.len()];
     let mut data = [0; LENGTHS[LENGTHS.len() - 1] + TAG];
     for _ in 0..SAMPLES {
         // In turn, so that whatever else goes on meets all of them.
@@ -87,14 +103,14 @@ fn fastest(cipher: Cipher) -> Library {
             }
         }
     }
-    let took = least.map(|least| least.iter().sum::<Duration>());
+    let took: Vec<_> = least.iter().map(|least| least.iter().sum::<Duration>()).collect();
     let mut best = 0;
     for other in 1..took.len() {
         if took[other] + took[best] / MARGIN < took[best] {
             best = other;
         }
     }
-    Library::ALL[best]
+    libraries[best]
 }
 
 fn seal_and_open(key: &Key, data: &mut [u8]) -> Duration {

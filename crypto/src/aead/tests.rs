@@ -13,8 +13,16 @@ const CIPHERS: [Cipher; 2] = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
 
 /// All backends, each with the library that its keys are for; each must pass each of these tests.
 fn backends() -> Vec<(&'static dyn Backend, Library)> {
-    let alone = Library::ALL.map(|library| (single(), library));
-    alone.into_iter().chain(lanes().into_iter().map(|lanes| (lanes, Library::Ring))).collect()
+    let alone = all_libraries().into_iter().map(|library| (single(), library));
+    let lanes = lanes().into_iter().map(|lanes| (lanes, Library::Ring));
+    // And in one batch what lanes take, and what our own code takes one by one.
+    let both = lanes.clone().zip(Library::own(Cipher::Aes256Gcm)).map(|((lanes, _), own)| (lanes, own));
+    alone.chain(lanes).chain(both).collect()
+}
+
+/// The libraries, and our own code where it runs.
+fn all_libraries() -> Vec<Library> {
+    Library::ALL.into_iter().chain(Library::own(Cipher::Aes256Gcm)).collect()
 }
 
 /// The key and the counter that make this nonce.
@@ -29,7 +37,7 @@ fn key_by(library: Library, cipher: Cipher, bytes: &[u8; 32]) -> Key {
 }
 
 /// Seals one message alone: ciphertext and tag.
-fn seal(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], text: &[u8]) -> Vec<u8> {
+pub(crate) fn seal(backend: &dyn Backend, key: &Key, counter: u64, aad: &[u8], text: &[u8]) -> Vec<u8> {
     let mut data = [text, &[0xee; TAG]].concat();
     backend.seal_batch(&mut [SealJob { key, counter, aad, data: &mut data }]);
     data
@@ -101,6 +109,12 @@ fn rfc8439_vectors() {
 pub(crate) fn hex(digits: &str) -> Vec<u8> {
     let digits = digits.chars().filter_map(|digit| digit.to_digit(16)).collect::<Vec<_>>();
     digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+}
+
+/// What a session with a site pays for all ciphers and their code is what `ring` alone takes.
+#[test]
+fn keys_do_not_grow() {
+    assert_eq!(size_of::<key::Expanded>(), size_of::<ring::aead::LessSafeKey>());
 }
 
 #[test]
@@ -224,7 +238,7 @@ proptest! {
 
 #[test]
 fn a_forgery_leaves_zeros_where_a_library_had_decrypted() {
-    for (library, cipher) in Library::ALL.into_iter().flat_map(|library| CIPHERS.map(|cipher| (library, cipher))) {
+    for (library, cipher) in all_libraries().into_iter().flat_map(|library| CIPHERS.map(|cipher| (library, cipher))) {
         for len in [1, 15, 16, 17, 64, 1_420] {
             let key = key_by(library, cipher, &[3; 32]);
             let mut sealed = seal(single(), &key, 9, b"header", &vec![b'x'; len]);

@@ -201,7 +201,7 @@ fn text_mut(data: &mut [u8]) -> &mut [u8] {
 ///
 /// Alone in a function, so that the test under valgrind can name the place.
 #[inline(never)]
-fn verdict(difference: u128) -> bool {
+pub(crate) fn verdict(difference: u128) -> bool {
     let difference = difference as u64 | (difference >> 64) as u64;
     // A negative number if anything differs.
     let wrong = (difference | difference.wrapping_neg()) >> 63;
