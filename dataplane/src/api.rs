@@ -138,12 +138,9 @@ impl Api {
     }
 }
 
-/// The statistics segment's descriptor for reading; another one once the segment has grown.
-pub type StatsFile = Arc<std::sync::Mutex<std::fs::File>>;
-
-/// Hands the statistics segment to everybody who may connect to `stats.sock`: by a thread that only ever waits, until the process
-/// ends.
-pub fn hand_out_stats(dir: &RunDir, file: StatsFile) -> Result<(), RunDirError> {
+/// Hands the statistics segment, by its descriptor for reading, to everybody who may connect to `stats.sock`: by a thread that only
+/// ever waits, until the process ends.
+pub fn hand_out_stats(dir: &RunDir, file: std::fs::File) -> Result<(), RunDirError> {
     let listener = dir.listen(STATS_SOCKET, 0o660)?;
     listener.set_nonblocking(false).map_err(|source| RunDirError::Thread { source })?;
     let thread = crate::caps::spawn_without("ekiden-stats".into(), move || stats::hand_out(&listener, &file));

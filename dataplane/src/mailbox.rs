@@ -13,7 +13,6 @@ use crate::tenants::Tenant;
 use crate::trunk::Trunk;
 use crypto::{Session, Time};
 use rustix::event::{EventfdFlags, eventfd};
-use stats::Rows;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,10 +51,9 @@ pub enum Order {
     Seat(SiteSlot, Seat),
     /// A tenant that is new in its slot, or to which the hub has other addresses.
     Tenant(TenantSlot, Tenant),
-    /// Nobody is in these slots any more: their rows begin at zero for whoever comes. Done once this reference is gone.
-    Vacate(Arc<Vacant>),
-    /// Count here from now on, and go on from the old totals. Control keeps the old rows until this worker has left them.
-    Rows(Arc<Rows>),
+    /// Nobody is in these slots any more, each [`Vacant::PART`] of them an order: their rows begin at zero for whoever comes. Done once
+    /// the references in all of them are gone.
+    Vacate(Arc<Vacant>, usize),
     /// Send a frame of control's own, complete from its Ethernet header on, by this port.
     Emit(PortIndex, Vec<u8>),
     /// What a trunk is from now on, to all its lanes and to the end that it is to each of its tenants. Before any session of a lane is
@@ -196,7 +194,7 @@ const EVENTS: usize = 4096;
 /// Sockets on their way to be closed.
 const RINGS: usize = 64;
 /// Orders in flight before control keeps the rest in a queue of its own.
-const ORDERS: usize = 8192;
+pub const ORDERS: usize = 8192;
 
 /// The worker's end.
 #[derive(Debug)]

@@ -12,18 +12,17 @@ use crypto::{Session, Time};
 use std::sync::Arc;
 use wire::{DropReason, PortIndex, SiteSlot};
 
+/// Orders that one turn obeys; the others have time. A thousand sites that come or go would else keep packets waiting for as long as
+/// all of them take. They also bound the frames of control's own that a turn puts out: of a flood of handshakes, each answered with a
+/// cookie, nothing would else be left for tenants' packets.
+pub const AT_ONCE: usize = 32;
+const _: () = assert!(AT_ONCE <= BATCH);
+
 impl Journey {
     /// What control has to say, between batches. `true` if it said anything.
     pub fn obey(&mut self, now: Time, ports: &mut Ports) -> bool {
-        let mut any = false;
-        let mut emitted = 0;
-        // As many of control's own frames as of a ring's: a flood of handshakes, each answered with a cookie, would fill
-        // what a turn can put out, and nothing would be left for tenants' packets.
-        while emitted < BATCH
-            && let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order())
-        {
-            any = true;
-            emitted += usize::from(matches!(order, Order::Emit(..)));
+        for obeyed in 0..AT_ONCE {
+            let Some(order) = self.postponed.pop_front().or_else(|| self.mail.order()) else { return obeyed > 0 };
             match order {
                 Order::Publish(session) => self.sessions.publish(session),
                 Order::Withdraw { site, index } => self.withdraw(site, index),
@@ -34,11 +33,7 @@ impl Journey {
                 Order::Tables(tables) => self.tables = tables,
                 Order::Seat(end, seat) => self.sites.seat(end, seat),
                 Order::Tenant(slot, tenant) => *self.tenants.at_mut(slot) = tenant,
-                Order::Vacate(vacant) => self.vacate(&vacant),
-                Order::Rows(rows) => {
-                    rows.take_over(&self.rows);
-                    self.rows = rows;
-                }
+                Order::Vacate(vacant, part) => self.vacate(&vacant, part),
                 Order::Use(session) => self.use_session(session, now),
                 Order::Trunk(trunk) => self.join(&trunk, now), // as the next: trunk.rs
                 Order::Tell(lane, bytes) => self.tell_hub(lane, &bytes, now),
@@ -54,14 +49,16 @@ impl Journey {
                 Order::Stop => self.stopped = true,
             }
         }
-        any
+        true
     }
 
     /// A message came under a session that is unknown here: it may be in an order that control sent before the message
-    /// could come. Sessions are read from the orders now, and whose they are; everything else at the end of the batch. A slot
-    /// that is taken waits for the order that empties it: packets of this batch may be under the session in it.
-    pub(crate) fn learn(&mut self) {
-        while let Some(order) = self.mail.order() {
+    /// could come. Sessions are read from the orders now, up to that one, and whose they are; everything else at the end of the
+    /// batch. A slot that is taken waits for the order that empties it: packets of this batch may be under the session in it.
+    pub(crate) fn learn(&mut self, index: u32) {
+        while self.sessions.find(index).is_none()
+            && let Some(order) = self.mail.order()
+        {
             match order {
                 Order::Publish(session) if self.sessions.is_free(session.local_index()) => {
                     self.sessions.publish(session)
@@ -80,15 +77,15 @@ impl Journey {
         site.wanted = false;
     }
 
-    /// Whoever was in these slots is gone, and what waits for him too.
-    fn vacate(&mut self, vacant: &Vacant) {
-        for end in vacant.ends() {
+    /// Whoever was in these slots, of which it is the turn of a part, is gone, and what waits for him too.
+    fn vacate(&mut self, vacant: &Vacant, part: usize) {
+        for end in vacant.ends().skip(part * Vacant::PART).take(Vacant::PART) {
             self.give_up(end);
             self.sites.vacate(end);
             self.rows.clear_site(end);
         }
-        vacant.tenants.iter().for_each(|tenant| self.rows.clear_tenant(*tenant));
-        vacant.rules.iter().cloned().flatten().for_each(|rule| self.rows.clear_rule(rule));
+        vacant.tenants.iter().skip(part * Vacant::PART).take(Vacant::PART).for_each(|t| self.rows.clear_tenant(*t));
+        vacant.rows_of_rules().skip(part * Vacant::PART).take(Vacant::PART).for_each(|rule| self.rows.clear_rule(rule));
     }
 
     fn redirect(&mut self, slot: SiteSlot, way: Way) {

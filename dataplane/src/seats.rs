@@ -15,9 +15,18 @@ use wire::{PortIndex, SiteSlot, TenantSlot};
 /// Ends that even the smallest hub has room for.
 const ROOM_LEAST: usize = 2048;
 
+/// Rules that even the smallest hub has places for.
+const RULES_LEAST: usize = 65_536;
+
 /// Ends, and tenants, that a hub which starts with so many ends has room for while it runs: BPF maps don't grow.
 pub fn room(ends: usize) -> usize {
     (2 * ends).next_power_of_two().max(ROOM_LEAST)
+}
+
+/// Rules of filters that a hub which starts with so many has room for while it runs: places in the segment of statistics, which take no
+/// memory before they are used.
+pub fn room_for_rules(rules: usize) -> usize {
+    (4 * rules).next_power_of_two().max(RULES_LEAST)
 }
 
 /// The slots of a configuration, each list in its order.
@@ -71,9 +80,23 @@ impl Vacant {
         self.tenants.is_empty() && self.ends().next().is_none() && self.rules.is_empty()
     }
 
+    /// Slots of each kind of which a worker forgets who was there at a time: memory that no cache holds, some thousand cycles.
+    pub const PART: usize = 4;
+
+    /// How many parts it has.
+    pub fn parts(&self) -> usize {
+        let most = self.tenants.len().max(self.sites.len() + self.carried.len());
+        most.max(self.rules.iter().map(Range::len).sum()).div_ceil(Self::PART)
+    }
+
     /// Of all kinds of ends.
     pub fn ends(&self) -> impl Iterator<Item = SiteSlot> + '_ {
         self.sites.iter().chain(&self.carried).copied()
+    }
+
+    /// Of rules, one by one.
+    pub fn rows_of_rules(&self) -> impl Iterator<Item = u32> + '_ {
+        self.rules.iter().cloned().flatten()
     }
 
     /// Adds others.

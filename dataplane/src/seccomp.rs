@@ -118,9 +118,8 @@ const EVERYWHERE: &[Allowed] = calls! {
     SYS_renameat2 Any, true;
     SYS_readlinkat Any, true;
 
-    // A reload for which the statistics need more rows: a larger file.
+    // A reload for which the statistics need more rows.
     SYS_fallocate Any, true;
-    SYS_fchmod Any, true;
 
     // Memory: never executable.
     SYS_mmap Without(2, EXECUTABLE), false;

@@ -8,13 +8,13 @@
 //!    XDP knows what is the hub's and where to put it. A program that an earlier process left pinned is exchanged in place.
 
 use crate::access::Access;
-use crate::api::{Api, QUEUE, RunDir, STATS, StatsFile, hand_out_stats};
+use crate::api::{Api, QUEUE, RunDir, STATS, hand_out_stats};
 use crate::caps;
 use crate::config::{Desired, Machine, Mode, Role, Spread, group_id, validate_machine};
 use crate::control::{Control, Facts, Parts};
 use crate::depot::Depot;
 use crate::fit::PIECES_MAX;
-use crate::mailbox::{Bell, mailbox};
+use crate::mailbox::{Bell, ORDERS, mailbox};
 use crate::memory::{ONE_CHUNK, Sizes, WIDEST};
 use crate::notify::Notify;
 use crate::numa::Nodes;
@@ -345,7 +345,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
     // 4. Workers, API, control.
     let backend = crypto::aead::choose(&desired.hub.crypto);
     let workers: Vec<_> = cores.iter().copied().zip(chunks.iter().copied()).collect();
-    let (segment, stats_file, short) = make_segment(&claim, &desired, &seats, &ports, &workers)?;
+    let (segment, short) = make_segment(&claim, &desired, (&seats, room), &ports, &workers)?;
     let (tables, paths) = seats.tables(&desired);
     let tables = Arc::new(tables);
     let contracts = Contracts::default().next(&desired);
@@ -381,7 +381,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             rows,
             aead: backend,
             mail: worker_end,
-            postponed: VecDeque::new(),
+            postponed: VecDeque::with_capacity(ORDERS),
             movers: ArrayVec::new(),
             identification: 0,
             stopped: false,
@@ -430,7 +430,6 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             contracts: Arc::new(contracts),
             tables,
             paths,
-            stats_file,
             identity,
             steering,
             underlay,
@@ -459,10 +458,10 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
 fn make_segment(
     claim: &RunDir,
     desired: &Desired,
-    seats: &Seats,
+    (seats, room): (&Seats, usize),
     ports: &[Port],
     workers: &[(usize, u32)],
-) -> anyhow::Result<(Segment, StatsFile, Option<String>)> {
+) -> anyhow::Result<(Segment, Option<String>)> {
     let given = seats.given();
     let shape = Shape {
         tenants: given.tenants as usize,
@@ -475,6 +474,7 @@ fn make_segment(
         build: env!("CARGO_PKG_VERSION").into(),
         config_hash: desired.digest.0,
         shape,
+        room: Shape { tenants: room, sites: room, rules: seats::room_for_rules(shape.rules), ..shape },
         workers: workers.len(),
         memory: u64::from(desired.stats.memory_mib) << 20,
         group: None,
@@ -486,12 +486,11 @@ fn make_segment(
         (0..).zip(workers).try_for_each(|(w, (core, chunks))| directory.worker(w, *core, *chunks))
     })?;
     segment.publish()?;
-    let file = StatsFile::new(segment.descriptor()?.into());
-    hand_out_stats(claim, file.clone())?;
+    hand_out_stats(claim, segment.descriptor()?)?;
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }
-    Ok((segment, file, warning))
+    Ok((segment, warning))
 }
 
 /// Control, and whatever it starts from now on, stays off the workers' cores, if the process may use others: a worker whose core

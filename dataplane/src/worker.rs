@@ -252,7 +252,7 @@ impl Journey {
             let session = match self.sessions.of(protocol, index) {
                 Some(session) => session,
                 None => {
-                    self.learn();
+                    self.learn(index);
                     let Some(session) = self.sessions.of(protocol, index) else {
                         packet.drop(DropReason::SessionUnknown);
                         continue;

@@ -80,7 +80,7 @@ impl Drop for Exporter {
 fn segment(path: &Path) -> Segment {
     let shape = Shape { tenants: 3, sites: 5, ports: 1, ..Shape::default() };
     let (hub, build) = ("tokyo-1".to_owned(), "1.2.3".to_owned());
-    let spec = Spec { hub, build, config_hash: 1, shape, workers: 1, memory: 1 << 20, group: Some(GROUP) };
+    let spec = Spec { hub, build, config_hash: 1, shape, room: shape, workers: 1, memory: 1 << 20, group: Some(GROUP) };
     let mut segment = Segment::create(path, spec).unwrap().segment;
     segment.configure(|directory| {
         let all: String = ('\u{1}'..'\u{100}').collect();

@@ -7,11 +7,11 @@ use crypto::aead::Cipher;
 use crypto::{Role, Session};
 use ekiden_dataplane::config::{Dscp, Idle};
 use ekiden_dataplane::mailbox::Order;
+use ekiden_dataplane::orders::AT_ONCE;
 use ekiden_dataplane::ports::Ports;
 use ekiden_dataplane::rehearsal::{Rehearsal, ipv4, routes};
 use ekiden_dataplane::seats::Vacant;
 use ekiden_dataplane::sites::Seat;
-use stats::{Rows, Shape};
 use wire::{DropReason, SiteSlot, TenantSlot};
 
 const A: [u8; 4] = [10, 9, 1, 1];
@@ -80,7 +80,8 @@ fn whoever_comes_into_a_slot_finds_nothing_of_who_was_there() {
 
     let mut told =
         Arc::new(Vacant { tenants: vec![tenant], sites: vec![site], carried: vec![], rules: vec![2..3, 3..4] });
-    hub.control.send(Order::Vacate(told.clone()));
+    assert_eq!(told.parts(), 1);
+    hub.control.send(Order::Vacate(told.clone(), 0));
     assert!(Arc::get_mut(&mut told).is_none(), "it is not done yet");
     obey(&mut hub);
     assert!(Arc::get_mut(&mut told).is_some(), "it is done");
@@ -104,7 +105,7 @@ fn whoever_comes_into_a_slot_finds_nothing_of_who_was_there() {
 }
 
 #[test]
-fn tables_and_rows_change_between_two_batches_and_control_frees_the_old_ones() {
+fn tables_change_between_two_batches_and_control_frees_the_old_ones() {
     let mut hub = hub();
     let packet = |hub: &Rehearsal| hub.seal(0, &ipv4(A, B, 9, 100));
     let moved = |hub: &mut Rehearsal, to: Arc<Tables>| {
@@ -119,20 +120,61 @@ fn tables_and_rows_change_between_two_batches_and_control_frees_the_old_ones() {
     let back = vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]];
     moved(&mut hub, Arc::new(routes(&[back]).build()));
     assert_eq!(hub.pass(&[packet(&hub)]).len(), 1);
+}
 
-    let mut before = hub.journey.rows.clone();
-    let larger = Rows::new(Shape { tenants: 40, sites: 900, ports: 1, rules: 64 });
-    larger.touch();
-    hub.control.send(Order::Rows(Arc::new(larger)));
-    assert!(Arc::get_mut(&mut before).is_none());
-    obey(&mut hub);
-    assert!(Arc::get_mut(&mut before).is_some(), "the worker has let go of them");
-    assert_eq!(hub.pass(&[packet(&hub)]).len(), 1);
-    let rows = &hub.journey.rows;
-    assert_eq!(
-        (rows.site(SiteSlot(0)).rx_packets.read(), rows.tenant(TenantSlot(0)).read(DropReason::NoRoute).0),
-        (3, 1)
-    );
-    assert_eq!(rows.site(SiteSlot(899)).rx_packets.read(), 0);
-    assert_eq!(before.site(SiteSlot(0)).rx_packets.read(), 2, "who has the old ones sees them stand still");
+/// Everything that a worker is told when sites come and go takes it as many turns as it needs, however much is told at once: the
+/// longest is as long as it is for a few.
+#[test]
+fn no_turn_obeys_more_than_a_few_orders_and_packets_pass_between_them() {
+    const SITES: u32 = 400;
+    let spare: Vec<_> = (0..SITES).map(|_| vec![]).collect();
+    let mut hub = Rehearsal::new(&[vec![vec!["10.9.1.0/24"], vec!["10.9.2.0/24"]], spare], 256);
+    let (tenant, slots) = (TenantSlot(1), || (2..2 + SITES).map(SiteSlot));
+    let indices: Vec<u32> = slots().map(|slot| index(&hub, slot)).collect();
+    for slot in slots() {
+        hub.journey.rows.site(slot).rx_packets.add(1);
+    }
+    for slot in slots() {
+        hub.control.send(Order::Seat(slot, Seat { tenant, limits: None, dscp: Dscp::Zero }));
+    }
+    for (slot, index) in slots().zip(&indices) {
+        hub.control.send(Order::Withdraw { site: slot, index: *index });
+    }
+    let mut told = Arc::new(Vacant { tenants: vec![], sites: slots().collect(), carried: vec![], rules: vec![0..9] });
+    assert_eq!(told.parts(), SITES as usize / Vacant::PART);
+    (0..told.parts()).for_each(|part| hub.control.send(Order::Vacate(told.clone(), part)));
+    let orders = 2 * SITES as usize + told.parts();
+
+    // How many have been obeyed is seen by what is left of it.
+    let left = |hub: &Rehearsal| {
+        let sessions = indices.iter().filter(|index| hub.journey.sessions.find(**index).is_some()).count();
+        let rows = slots().filter(|slot| hub.journey.rows.site(*slot).rx_packets.read() > 0).count();
+        (sessions, rows)
+    };
+    let (mut turns, mut before) = (0, left(&hub));
+    while Arc::get_mut(&mut told).is_none() {
+        obey(&mut hub);
+        turns += 1;
+        let now = left(&hub);
+        assert!(before.0 - now.0 <= AT_ONCE, "{} sessions in a turn", before.0 - now.0);
+        assert!(before.1 - now.1 <= AT_ONCE * Vacant::PART, "{} rows in a turn", before.1 - now.1);
+        before = now;
+        assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 9, 100))]).len(), 1, "packets pass meanwhile");
+    }
+    assert_eq!((before, turns), ((0, 0), orders.div_ceil(AT_ONCE)));
+    assert_eq!(hub.journey.rows.site(SiteSlot(0)).rx_packets.read(), turns as u64);
+    assert_eq!((hub.drops(), hub.census()), (vec![], (256, 256)));
+}
+
+/// A session that is waited for in the middle of a batch is found without reading all that comes behind it.
+#[test]
+fn no_more_is_read_in_the_middle_of_a_batch_than_up_to_the_session_that_is_looked_for() {
+    let mut hub = hub();
+    let session = hub.journey.sites.at(SiteSlot(0)).sending.clone().expect("it has a session");
+    hub.journey.sessions.withdraw(session.local_index());
+    hub.control.send(Order::GiveUp(SiteSlot(1)));
+    hub.control.send(Order::Publish(session));
+    (0..1000).for_each(|_| hub.control.send(Order::GiveUp(SiteSlot(1))));
+    assert_eq!(hub.pass(&[hub.seal(0, &ipv4(A, B, 9, 100))]).len(), 1);
+    assert_eq!(hub.journey.postponed.len(), 1);
 }

@@ -25,6 +25,7 @@ class Segment:
         self.sections = {
             name: struct.unpack_from("<6Q", self.map, 512 + 64 * at) for at, name in enumerate(SECTIONS)
         }
+        self.table = {name: 512 + 64 * at for at, name in enumerate(SECTIONS)}
 
     def word(self, offset):
         return self.words[offset // 8]
@@ -33,7 +34,9 @@ class Segment:
         return self.map[offset : offset + length].split(b"\0")[0].decode("utf-8", "replace")
 
     def rows(self, section):
-        return self.sections[section][2]
+        """Those that are used: behind them there is nothing yet."""
+        rows, used = self.sections[section][2], self.word(self.table[section] + 48)
+        return min(rows, used) if used else rows
 
     def blocks(self, section):
         return self.sections[section][3]

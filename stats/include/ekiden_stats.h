@@ -51,7 +51,7 @@ struct ekiden_header {
     uint64_t header_bytes; /* Bytes of the header, the table of sections included. */
     uint64_t file_bytes; /* Bytes of the file. */
     uint64_t state; /* 1: live. 2: superseded, a newer file has the name. 3: the hub has ended in order. */
-    uint64_t generation; /* 1, and one more each time that the hub made its segment anew while it ran. */
+    uint64_t generation; /* 1; one more each time that a hub made its segment anew while it ran, which hubs of today don't. */
     uint64_t boot_id[2]; /* 16 random bytes, others for each start of the hub. */
     uint64_t started_wall_ns; /* When the hub started: ns since 1970. */
     uint64_t started_ns; /* The same by CLOCK_BOOTTIME. */
@@ -74,7 +74,8 @@ struct ekiden_section_entry {
     uint64_t blocks; /* Blocks: one for each writer. */
     uint64_t depth; /* Places of a ring, in sections of history; else 0. */
     uint64_t period_ns; /* How often a ring may get a record: ns; else 0. */
-    uint64_t rest[2];
+    uint64_t used; /* Rows of a block that have memory now: behind them nothing is, and looking there takes some. It only grows. 0: all. */
+    uint64_t rest;
 };
 
 /* A tenant of the directory. */
@@ -295,6 +296,14 @@ static inline uint64_t ekiden_read(const uint64_t *value)
 static inline const struct ekiden_section_entry *ekiden_section(const void *base, enum ekiden_section section)
 {
     return (const struct ekiden_section_entry *)((const char *)base + sizeof(struct ekiden_header)) + section;
+}
+
+/* Rows of a block that are worth a look: below that are all that anybody has, now. */
+static inline uint64_t ekiden_rows(const void *base, enum ekiden_section section)
+{
+    const struct ekiden_section_entry *entry = ekiden_section(base, section);
+    uint64_t used = ekiden_read(&entry->used);
+    return used != 0 && used < entry->rows ? used : entry->rows;
 }
 
 /* Row `row` of block `block`. For rows that there are: below `rows` and `blocks` of the section. */

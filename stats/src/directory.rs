@@ -9,7 +9,7 @@ use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
 /// The tenant of what is no tenant's.
 const NOBODY: u64 = u64::MAX;
 
-/// There is no such slot: a larger segment is needed ([`Segment::grown`]).
+/// There is no such slot yet: the segment must grow first ([`Segment::grow`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the statistics segment has {room} slots of this kind, and slot {slot} was asked for")]
 pub struct Full {
@@ -134,8 +134,9 @@ impl<'a> Directory<'a> {
 
     fn entry<T: crate::sys::Plain + 'a>(&self, kind: Kind, slot: usize) -> Result<&'a T, Full> {
         let section = self.segment.layout.section(kind);
-        if slot >= section.rows {
-            return Err(Full { slot, room: section.rows });
+        let room = self.segment.layout.used(&self.segment.map, kind);
+        if slot >= room {
+            return Err(Full { slot, room });
         }
         Ok(&self.segment.own_rows(section.at(0, slot), 1)[0])
     }

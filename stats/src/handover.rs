@@ -11,7 +11,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a hub may take to answer.
@@ -20,14 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives what is in `file`, from [`crate::Segment::descriptor`], to everybody who connects: one byte, and the descriptor with it. Never
-/// returns. A hub whose segment has grown puts the new one in there.
-pub fn hand_out(listener: &UnixListener, file: &Mutex<File>) -> ! {
+/// returns.
+pub fn hand_out(listener: &UnixListener, file: &File) -> ! {
     loop {
         match listener.accept() {
             Ok((client, _)) => {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut rights = SendAncillaryBuffer::new(&mut space);
-                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 let files = [file.as_fd()];
                 rights.push(SendAncillaryMessage::ScmRights(&files));
                 // Who has gone away meanwhile needs none.
@@ -53,7 +51,7 @@ fn ask(socket: &Path) -> io::Result<File> {
 
 impl Reader {
     /// Maps the segment that a hub hands out, normally by `/run/ekiden/NAME/stats.sock`. It does not follow to another file by
-    /// itself: ask again when [`Reader::superseded`], or when `ticked_ns` stands still.
+    /// itself: ask again when `ticked_ns` stands still.
     pub fn from_socket(socket: &Path) -> Result<Self, ReadError> {
         let file = ask(socket).map_err(|source| ReadError::Io {
             what: "get the segment from",

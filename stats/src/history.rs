@@ -5,7 +5,7 @@
 //! any further time between them was silence.
 
 use crate::layout::{Kind, Layout, RingHead, Section, SiteEntry, TenantEntry};
-use crate::rows::{DropRow, REASONS, SiteRow, TenantRow};
+use crate::rows::{DropRow, REASONS, Shape, SiteRow, TenantRow};
 use crate::segment::{Now, Segment};
 use crate::sequence::{Counter, Found, Place};
 use crate::snapshot::SiteKind;
@@ -74,29 +74,25 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(layout: &Layout, boot: u64) -> Self {
-        let ledger = |kind| Ledger { kind, last: vec![Last::default(); layout.section(kind).rows] };
+    pub(crate) fn new(used: Shape, boot: u64) -> Self {
+        let ledger = |kind, rows| Ledger { kind, last: vec![Last::default(); rows] };
         Self {
             boot,
-            tenants: ledger(Kind::TenantHistory),
-            sites: ledger(Kind::SiteHistory),
-            sites_long: ledger(Kind::SiteHistoryLong),
-            drops: ledger(Kind::DropHistory),
+            tenants: ledger(Kind::TenantHistory, used.tenants),
+            sites: ledger(Kind::SiteHistory, used.sites),
+            sites_long: ledger(Kind::SiteHistoryLong, used.sites),
+            drops: ledger(Kind::DropHistory, REASONS),
             drops_looked_at: 0,
         }
     }
 
-    pub(crate) fn take_over(&mut self, old: &Self) {
-        let Self { tenants, sites, sites_long, drops, .. } = old;
-        for (new, old) in [
-            (&mut self.tenants, tenants),
-            (&mut self.sites, sites),
-            (&mut self.sites_long, sites_long),
-            (&mut self.drops, drops),
-        ] {
-            new.last[..old.last.len()].copy_from_slice(&old.last);
+    /// So many rows are used from now on.
+    pub(crate) fn grow(&mut self, used: Shape) {
+        for (ledger, rows) in
+            [(&mut self.tenants, used.tenants), (&mut self.sites, used.sites), (&mut self.sites_long, used.sites)]
+        {
+            ledger.last.resize(rows, Last::default());
         }
-        self.drops_looked_at = old.drops_looked_at;
     }
 }
 
@@ -146,7 +142,7 @@ impl Segment {
             let each = rows.div_ceil(parts);
             (part * each).min(rows)..((part + 1) * each).min(rows)
         };
-        for slot in range(layout.section(Kind::Tenants).rows) {
+        for slot in range(tenants.last.len()) {
             let generation = generation(Kind::Tenants, slot);
             if generation % 2 == 1 {
                 let row = |w| map.row::<TenantRow>(layout.section(Kind::TenantRows).at(w, slot));
@@ -158,7 +154,7 @@ impl Segment {
                 tenants.note(map, layout.section(tenants.kind), slot, found, *boot, now.wall_ns);
             }
         }
-        for slot in range(layout.section(Kind::Sites).rows) {
+        for slot in range(sites.last.len()) {
             let generation = generation(Kind::Sites, slot);
             if generation % 2 == 1 {
                 let row = |w| map.row::<SiteRow>(layout.section(Kind::SiteRows).at(w, slot));
@@ -208,10 +204,9 @@ fn moved<'a>(workers: usize, fields: impl Fn(usize, bool) -> Option<[&'a Counter
 pub(crate) fn all_drops(map: &Map, layout: &Layout) -> [(u64, u64); REASONS] {
     let mut sums = [(0_u64, 0_u64); REASONS];
     for kind in [Kind::TenantDrops, Kind::HubDrops] {
-        let section = layout.section(kind);
-        for row in (0..section.blocks * section.rows).filter_map(|row| map.row::<DropRow>(section.at(0, row))) {
-            add_drops(&mut sums, row);
-        }
+        let (section, used) = (layout.section(kind), layout.used(map, kind));
+        let places = (0..section.blocks).flat_map(|block| (0..used).map(move |row| section.at(block, row)));
+        places.filter_map(|at| map.row::<DropRow>(at)).for_each(|row| add_drops(&mut sums, row));
     }
     sums
 }
@@ -249,26 +244,6 @@ pub(crate) fn read(map: &Map, ring: &Section, slot: usize, from: u64) -> History
         }
     }
     history
-}
-
-/// Copies all that fits of the rings of `old` to a segment that nobody reads yet.
-pub(crate) fn copy(new: &Segment, old: &Segment) {
-    for kind in [Kind::TenantHistory, Kind::SiteHistory, Kind::SiteHistoryLong, Kind::DropHistory] {
-        let (to, from) = (new.layout.section(kind), old.layout.section(kind));
-        for slot in 0..from.rows.min(to.rows) {
-            let (Some(head), Some(places)) = ring_at(&new.map, to, slot) else { continue };
-            let (Some(old_head), Some(old_places)) = ring_at(&old.map, from, slot) else { continue };
-            let next = old_head.next.read();
-            let fit = places.len().min(old_places.len()) as u64;
-            for number in next.saturating_sub(fit)..next {
-                if let Found::Record(words) = old_places[(number % old_places.len() as u64) as usize].read(number) {
-                    places[(number % places.len() as u64) as usize].write(number, words);
-                }
-            }
-            head.next.set(next);
-            head.first.set(old_head.first.read());
-        }
-    }
 }
 
 const _: () = assert!(std::mem::offset_of!(TenantEntry, generation) == 0);

@@ -8,7 +8,9 @@ use crate::rows::{
     WorkerState, XdpRow,
 };
 use crate::sequence::{Counter, Place};
+use crate::sys::Map;
 use std::mem::size_of;
+use std::ops::Range;
 
 /// What a segment begins with.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ekidstat");
@@ -67,7 +69,7 @@ record! {
         pub(crate) file_bytes,
         /// 1: live. 2: superseded, a newer file has the name. 3: the hub has ended in order.
         pub(crate) state,
-        /// 1, and one more each time that the hub made its segment anew while it ran.
+        /// 1; one more each time that a hub made its segment anew while it ran, which hubs of today don't.
         pub(crate) generation,
         /// 16 random bytes, others for each start of the hub.
         pub(crate) boot_id: 2,
@@ -111,8 +113,10 @@ record! {
         pub(crate) depth,
         /// How often a ring may get a record: ns; else 0.
         pub(crate) period_ns,
+        /// Rows of a block that have memory now: behind them nothing is, and looking there takes some. It only grows. 0: all.
+        pub(crate) used,
         /// Room for what comes.
-        pub(crate) rest: 2,
+        pub(crate) rest,
     }
 }
 
@@ -318,40 +322,26 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// For so many rows, with as much of the history as `memory` bytes allow.
-    pub(crate) fn new(shape: Shape, workers: usize, memory: u64) -> Self {
+    /// With places for so many rows of each kind, and with as much of the history as `memory` bytes allow for those that are used.
+    pub(crate) fn new(used: Shape, places: Shape, workers: usize, memory: u64) -> Self {
         // What part of the history fits, in 4096ths: rings hold at least one record.
         let mut low = 0;
         let mut high = WHOLE;
         while low < high {
             let middle = (low + high).div_ceil(2);
-            if Self::with_history(shape, workers, middle).bytes as u64 <= memory {
+            if Self::with_history(used, workers, middle).bytes as u64 <= memory {
                 low = middle;
             } else {
                 high = middle - 1;
             }
         }
-        Self::with_history(shape, workers, low)
+        Self::with_history(places, workers, low)
     }
 
     fn with_history(shape: Shape, workers: usize, part: u64) -> Self {
         let mut offset = HEADER_BYTES;
         let sections = KINDS.map(|(kind, _, row)| {
-            let (rows, blocks) = match kind {
-                Tenants | TenantHistory => (shape.tenants, 1),
-                Sites | SiteStates | SiteHistory | SiteHistoryLong => (shape.sites, 1),
-                Ports | XdpRows => (shape.ports, 1),
-                Workers | WorkerStates => (workers, 1),
-                Reasons | DropHistory => (REASONS, 1),
-                SiteRows => (shape.sites, workers),
-                TenantRows | TenantDrops => (shape.tenants, workers),
-                HubDrops => (1, workers + 2),
-                PortRows => (shape.ports, workers),
-                LoopRows | Latency | RingTime => (1, workers),
-                Kind::HubRow => (1, 1),
-                Rules => (shape.rules, 1),
-                RuleRows => (shape.rules, workers),
-            };
+            let (rows, blocks) = count(kind, shape, workers);
             let ring = DEPTHS.iter().find(|(ring, ..)| *ring == kind);
             let depth = ring.map_or(0, |(_, depth, _)| (depth * part / WHOLE).max(1)) as usize;
             let period_ns = ring.map_or(0, |(.., period)| *period);
@@ -366,8 +356,36 @@ impl Layout {
         &self.sections[kind as usize]
     }
 
+    /// Rows of a kind that are used, by the table of sections as it is now.
+    pub(crate) fn used(&self, map: &Map, kind: Kind) -> usize {
+        let rows = self.section(kind).rows;
+        let entry: Option<&SectionEntry> = map.row(size_of::<Header>() + kind as usize * size_of::<SectionEntry>());
+        match entry.map_or(0, |entry| entry.used.read()) {
+            0 => rows,
+            used => rows.min(usize::try_from(used).unwrap_or(rows)),
+        }
+    }
+
+    /// Bytes of memory, if so many rows are used.
+    pub(crate) fn memory(&self, used: Shape) -> u64 {
+        let spans: usize = self.spans(Shape::default(), used).map(|(_, span)| span.len()).sum();
+        (HEADER_BYTES + spans) as u64
+    }
+
+    /// What rows lie in that are used if `to` are, and not if `from` are. Of kinds that are always the same in number, those of an
+    /// empty `from`.
+    pub(crate) fn spans(&self, from: Shape, to: Shape) -> impl Iterator<Item = (Kind, Range<usize>)> + '_ {
+        let workers = self.section(Workers).rows;
+        KINDS.iter().zip(&self.sections).flat_map(move |((kind, ..), section)| {
+            let before = if from == Shape::default() { 0 } else { count(*kind, from, workers).0 };
+            let rows = before..count(*kind, to, workers).0.max(before);
+            let span = move |block| (*kind, section.at(block, rows.start)..section.at(block, rows.end));
+            (0..section.blocks).map(span).filter(|(_, span)| !span.is_empty())
+        })
+    }
+
     /// What is short of the hour that each history should tell, in a sentence; `None` if nothing is.
-    pub(crate) fn shortened(&self, memory: u64) -> Option<String> {
+    pub(crate) fn shortened(&self, used: Shape, memory: u64) -> Option<String> {
         let short = |(kind, depth, _): &(Kind, u64, u64)| (self.section(*kind).depth as u64) < *depth;
         if !DEPTHS.iter().any(short) {
             return None;
@@ -376,8 +394,8 @@ impl Layout {
             let section = self.section(kind);
             section.depth as u64 * section.period_ns / SECOND
         };
-        let whole = Self::with_history(self.shape(), self.section(Workers).rows, WHOLE).bytes as u64;
-        let what = if self.bytes as u64 > memory {
+        let whole = Self::with_history(used, self.section(Workers).rows, WHOLE).bytes as u64;
+        let what = if self.memory(used) > memory {
             "the counters alone need more than"
         } else {
             "history is shortened to fit"
@@ -392,7 +410,7 @@ impl Layout {
         ))
     }
 
-    /// How many rows of each kind there is room for.
+    /// How many rows of each kind there are places for.
     pub(crate) fn shape(&self) -> Shape {
         let rows = |kind| self.section(kind).rows;
         Shape { tenants: rows(Tenants), sites: rows(Sites), ports: rows(Ports), rules: rows(Rules) }
@@ -408,6 +426,14 @@ impl Layout {
             set(&entry.blocks, section.blocks);
             set(&entry.depth, section.depth);
             entry.period_ns.set(section.period_ns);
+        }
+    }
+
+    /// Says that so many rows have memory. Once they have.
+    pub(crate) fn write_used(&self, table: &[SectionEntry], used: Shape) {
+        let workers = self.section(Workers).rows;
+        for (entry, (kind, ..)) in table.iter().zip(&KINDS) {
+            entry.used.set(count(*kind, used, workers).0 as u64);
         }
     }
 
@@ -450,6 +476,25 @@ impl Layout {
             Some(wrong) => Err(wrong),
             None => Ok(layout),
         }
+    }
+}
+
+/// Rows of a block, and blocks.
+fn count(kind: Kind, shape: Shape, workers: usize) -> (usize, usize) {
+    match kind {
+        Tenants | TenantHistory => (shape.tenants, 1),
+        Sites | SiteStates | SiteHistory | SiteHistoryLong => (shape.sites, 1),
+        Ports | XdpRows => (shape.ports, 1),
+        Workers | WorkerStates => (workers, 1),
+        Reasons | DropHistory => (REASONS, 1),
+        SiteRows => (shape.sites, workers),
+        TenantRows | TenantDrops => (shape.tenants, workers),
+        HubDrops => (1, workers + 2),
+        PortRows => (shape.ports, workers),
+        LoopRows | Latency | RingTime => (1, workers),
+        Kind::HubRow => (1, 1),
+        Rules => (shape.rules, 1),
+        RuleRows => (shape.rules, workers),
     }
 }
 

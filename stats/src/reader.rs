@@ -88,7 +88,7 @@ pub enum Series {
 ///
 /// ```no_run
 /// let mut reader = stats::Reader::open("/run/ekiden/tokyo-1/stats".as_ref())?;
-/// // Each time: follows the hub by itself, to a larger segment and to the next hub of that name.
+/// // Each time: follows by itself, to the next hub of that name.
 /// let snapshot = reader.snapshot()?;
 /// for tenant in &snapshot.tenants {
 ///     let history = reader.history(stats::Series::Tenant(tenant.slot), 0)?;
@@ -157,16 +157,10 @@ impl Reader {
         this.attempt(header).expect("all rows of the layout that the hub made are in its mapping")
     }
 
-    /// Everything, as it is now. If the hub has made a new file, or another hub of that name has started, that one is read:
-    /// `hub.boot_id` and `hub.generation` tell.
+    /// Everything, as it is now. If another hub of that name has started, its file is read: `hub.boot_id` tells.
     pub fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
         self.follow()?;
         self.read()
-    }
-
-    /// Whether the hub, running, has made a new file, so that nothing more comes here.
-    pub fn superseded(&self) -> bool {
-        self.row_at::<Header>(0).is_ok_and(|header| header.state.read() == 2)
     }
 
     /// What a ring has from record `from` on: 0 at first, then [`History::next`]. After another boot id, or for another
@@ -179,7 +173,7 @@ impl Reader {
             Series::Drop(number) => (Kind::DropHistory, number.into()),
         };
         let ring = self.layout.section(kind);
-        if slot >= ring.rows {
+        if slot >= self.layout.used(&self.map, kind) {
             return Ok(History { period_ns: ring.period_ns, ..History::default() });
         }
         let history = history::read(&self.map, ring, slot, from);
@@ -267,7 +261,7 @@ impl Reader {
                 books.outputs = own.iter().fold(books.outputs, |sum, (packets, _)| sum.wrapping_add(*packets));
             }
         }
-        for slot in 0..self.layout.section(Kind::Tenants).rows {
+        for slot in 0..self.layout.used(&self.map, Kind::Tenants) {
             let mut own = [(0, 0); REASONS];
             for w in 0..workers.len() {
                 add_drops(&mut own, self.row::<DropRow>(Kind::TenantDrops, w, slot)?);
@@ -530,7 +524,7 @@ impl Reader {
     /// Makes something of every slot of a directory that is not empty.
     fn occupied<T: Plain, R>(&self, kind: Kind, make: impl Fn(usize, &T) -> R) -> Result<Vec<R>, ReadError> {
         let mut all = Vec::new();
-        for slot in 0..self.layout.section(kind).rows {
+        for slot in 0..self.layout.used(&self.map, kind) {
             // Every entry begins with its generation.
             let row: &T = self.row(kind, 0, slot)?;
             let generation: &Counter = self.row_at(self.layout.section(kind).at(0, slot))?;

@@ -305,6 +305,23 @@ pub struct Shape {
     pub rules: usize,
 }
 
+impl Shape {
+    /// Whether there is room for all of these rows in `other`.
+    pub fn is_within(self, other: Self) -> bool {
+        self.each(other, usize::max) == other
+    }
+
+    /// Of each kind what `of` makes of both numbers.
+    pub(crate) fn each(self, other: Self, of: impl Fn(usize, usize) -> usize) -> Self {
+        Self {
+            tenants: of(self.tenants, other.tenants),
+            sites: of(self.sites, other.sites),
+            ports: of(self.ports, other.ports),
+            rules: of(self.rules, other.rules),
+        }
+    }
+}
+
 /// One row of a segment.
 #[derive(Debug)]
 #[expect(private_bounds, reason = "which types lie in a segment is decided beside the mapping")]

@@ -4,14 +4,15 @@ use crate::directory::Directory;
 use crate::history;
 use crate::layout::{HEADER_BYTES, Header, KINDS, Kind, Layout, MAGIC, ReasonEntry, SectionEntry, VERSION, write_text};
 use crate::reader::Reader;
-use crate::rows::{ControlRows, HistogramRow, One, Rows, Shape};
-use crate::sequence::{Counter, Sequence};
+use crate::rows::{ControlRows, One, Rows, Shape};
+use crate::sequence::Sequence;
 use crate::snapshot::Snapshot;
 use crate::sys::{Map, Plain, View};
 use rustix::fs::{FallocateFlags, Gid};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,9 +30,11 @@ pub struct Spec {
     pub config_hash: u64,
     /// Rows there must be; some more are made, for what comes.
     pub shape: Shape,
+    /// Rows there may be while the hub runs ([`Segment::grow`]): their places take no memory before they are used.
+    pub room: Shape,
     /// Workers, exactly.
     pub workers: usize,
-    /// Bytes that the file may have. If it is too little, the history is shorter.
+    /// Bytes of memory that the file may have. If it is too little, the history is shorter.
     pub memory: u64,
     /// The group that may read the file; none: that of the process or, in a set-gid directory, the directory's.
     pub group: Option<u32>,
@@ -67,6 +70,8 @@ pub struct Segment {
     /// Where the file is and where it is to be; none: nowhere, it is private memory.
     places: Option<(PathBuf, PathBuf)>,
     spec: Spec,
+    /// Rows that have memory.
+    used: Shape,
     pub(crate) publisher: history::Publisher,
 }
 
@@ -89,7 +94,6 @@ impl Now {
 }
 
 const LIVE: u64 = 1;
-const SUPERSEDED: u64 = 2;
 const ENDED: u64 = 3;
 
 impl Segment {
@@ -106,10 +110,10 @@ impl Segment {
             path: path.into(),
             source: io::Error::other(error.to_string()),
         })?;
-        Self::at(path, spec, 1, boot_id, started)
+        Self::at(path, spec, boot_id, started)
     }
 
-    fn at(path: &Path, spec: Spec, generation: u64, boot_id: [u8; 16], started: Now) -> Result<Created, CreateError> {
+    fn at(path: &Path, spec: Spec, boot_id: [u8; 16], started: Now) -> Result<Created, CreateError> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let temporary = path.with_file_name(name);
@@ -134,25 +138,38 @@ impl Segment {
         // Half of what is free is left to others who need the same tmpfs.
         let space = rustix::fs::fstatvfs(&file).map_err(|error| fail("look at the file system of")(error.into()))?;
         let memory = spec.memory.min(space.f_bavail.saturating_mul(space.f_frsize) / 2);
-        let layout = Layout::new(with_room(spec.shape), spec.workers, memory);
-        let warning = layout.shortened(memory);
-        let reserved = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, layout.bytes as u64);
-        reserved.map_err(|error| fail("find memory for")(error.into()))?;
+        let used = with_room(spec.shape);
+        let layout = Layout::new(used, used.each(spec.room, usize::max), spec.workers, memory);
+        let warning = layout.shortened(used, memory);
+        file.set_len(layout.bytes as u64).map_err(fail("set the length of"))?;
+        reserve(&file, 0..HEADER_BYTES).map_err(fail("find memory for"))?;
+        for (_, span) in layout.spans(Shape::default(), used) {
+            reserve(&file, span).map_err(fail("find memory for"))?;
+        }
         let map = Map::new(&file, layout.bytes, true).map_err(fail("map"))?;
         let places = Some((temporary, path.to_owned()));
-        let segment = Self::over(map, layout, file, places, spec, generation, boot_id, started);
+        let segment = Self::over(map, layout, file, places, spec, used, boot_id, started);
+        segment.populate(Shape::default());
         Ok(Created { segment, warning })
     }
 
     /// A segment in memory of this process alone, with little history.
     pub fn private(shape: Shape, workers: usize) -> io::Result<Self> {
         let file = File::from(rustix::fs::memfd_create("ekiden-stats", rustix::fs::MemfdFlags::CLOEXEC)?);
-        let layout = Layout::new(shape, workers, 0);
+        let layout = Layout::new(shape, shape, workers, 0);
         file.set_len(layout.bytes as u64)?;
         let map = Map::new(&file, layout.bytes, true)?;
-        let spec =
-            Spec { hub: String::new(), build: String::new(), config_hash: 0, shape, workers, memory: 0, group: None };
-        Ok(Self::over(map, layout, file, None, spec, 1, [0; 16], Now::read()))
+        let spec = Spec {
+            hub: String::new(),
+            build: String::new(),
+            config_hash: 0,
+            shape,
+            room: shape,
+            workers,
+            memory: 0,
+            group: None,
+        };
+        Ok(Self::over(map, layout, file, None, spec, shape, [0; 16], Now::read()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one value")]
@@ -162,18 +179,18 @@ impl Segment {
         file: File,
         places: Option<(PathBuf, PathBuf)>,
         spec: Spec,
-        generation: u64,
+        used: Shape,
         boot_id: [u8; 16],
         started: Now,
     ) -> Self {
-        let publisher = history::Publisher::new(&layout, u64::from_le_bytes(boot_id[..8].try_into().expect("8 of 16")));
-        let this = Self { map: Arc::new(map), layout, file, places, spec, publisher };
+        let publisher = history::Publisher::new(used, u64::from_le_bytes(boot_id[..8].try_into().expect("8 of 16")));
+        let this = Self { map: Arc::new(map), layout, file, places, spec, used, publisher };
         let header = this.header();
         header.magic.set(MAGIC);
         header.version.set(VERSION);
         header.header_bytes.set(HEADER_BYTES as u64);
         header.file_bytes.set(this.layout.bytes as u64);
-        header.generation.set(generation);
+        header.generation.set(1);
         for (word, bytes) in header.boot_id.iter().zip(boot_id.chunks(8)) {
             word.set(u64::from_le_bytes(bytes.try_into().expect("16 bytes are two words")));
         }
@@ -184,7 +201,8 @@ impl Segment {
         header.config_hash.set(this.spec.config_hash);
         write_text(&header.build, &this.spec.build);
         write_text(&header.hub, &this.spec.hub);
-        this.layout.write(this.own_rows::<SectionEntry>(size_of::<Header>(), KINDS.len()));
+        this.layout.write(this.table());
+        this.layout.write_used(this.table(), used);
         let reasons = this.block::<ReasonEntry>(Kind::Reasons, 0);
         for reason in DROP_REASONS {
             let entry = &reasons[*reason as usize];
@@ -242,9 +260,9 @@ impl Segment {
         Reader::own(&self.map, &self.layout, self.header())
     }
 
-    /// How many rows of each kind there is room for.
+    /// How many rows of each kind may be used now.
     pub fn room(&self) -> Shape {
-        self.layout.shape()
+        self.used
     }
 
     /// Changes the directory: readers see all of the change, or nothing.
@@ -270,36 +288,54 @@ impl Segment {
         self.map.lost()
     }
 
-    /// A larger segment in the place of this one, for the same hub, which goes on running; not yet published.
-    ///
-    /// It has the directory and the history of this one. Each worker then goes over, between two of its batches, by
-    /// [`Rows::take_over`], and control by [`ControlRows::take_over`]; when all have, [`Segment::publish`] the new one and
-    /// [`Segment::supersede`] this. Readers never see less than they saw.
-    pub fn grown(&self, shape: Shape) -> Result<Created, CreateError> {
-        let header = self.header();
-        let mut boot_id = [0; 16];
-        for (bytes, word) in boot_id.chunks_mut(8).zip(&header.boot_id) {
-            bytes.copy_from_slice(&word.read().to_le_bytes());
+    /// More rows, in their places in the same file: no row moves, and nobody who writes or reads has anything to do. Returns what
+    /// an operator should know about it. If there is no memory, nothing has changed.
+    pub fn grow(&mut self, shape: Shape) -> Result<Option<String>, CreateError> {
+        let (before, places) = (self.used, self.layout.shape());
+        if shape.is_within(before) {
+            return Ok(None);
         }
-        let started = Now { ns: header.started_ns.read(), wall_ns: header.started_wall_ns.read() };
-        let room = self.room();
-        let shape = Shape {
-            tenants: shape.tenants.max(room.tenants),
-            sites: shape.sites.max(room.sites),
-            ports: shape.ports.max(room.ports),
-            rules: shape.rules.max(room.rules),
+        let fail = |source: io::Error| {
+            let path = self.places.as_ref().map_or_else(PathBuf::new, |(at, _)| at.clone());
+            CreateError { what: "find room for more rows in", path, source }
         };
-        let spec = Spec { shape, config_hash: header.config_hash.read(), ..self.spec.clone() };
-        let path = self.places.as_ref().map_or(Path::new(""), |(_, to)| to);
-        let mut created = Self::at(path, spec, header.generation.read() + 1, boot_id, started)?;
-        created.segment.copy_directory(self);
-        created.segment.copy_history(self);
-        Ok(created)
+        if !shape.is_within(places) {
+            let Shape { tenants, sites, rules, .. } = places;
+            return Err(fail(io::Error::other(format!(
+                "until the hub is started anew it has places for {tenants} tenants, {sites} sites and {rules} rules of filters"
+            ))));
+        }
+        let used = with_room(shape).each(before, usize::max).each(places, usize::min);
+        let (had, has) = (self.layout.memory(before), self.layout.memory(used));
+        // Half of what is free is left to others who need the same tmpfs; one without a limit says that it has nothing.
+        let space = rustix::fs::fstatvfs(&self.file).map_err(|error| fail(error.into()))?;
+        if space.f_blocks > 0 && has - had > space.f_bavail.saturating_mul(space.f_frsize) / 2 {
+            return Err(fail(io::ErrorKind::StorageFull.into()));
+        }
+        for (_, span) in self.layout.spans(before, used) {
+            reserve(&self.file, span).map_err(fail)?;
+        }
+        self.used = used;
+        self.populate(before);
+        self.publisher.grow(used);
+        self.layout.write_used(self.table(), used);
+        let memory = self.spec.memory;
+        let over = has > memory && had <= memory;
+        Ok(over.then(|| {
+            format!(
+                "statistics: {} MiB with what came since the start, where {} MiB are configured; the next start will shorten histories",
+                has.div_ceil(1 << 20),
+                memory >> 20
+            )
+        }))
     }
 
-    /// Tells readers to look for the file that has the name now.
-    pub fn supersede(&self) {
-        self.header().state.set(SUPERSEDED);
+    /// Has the kernel find the memory of all rows now, which are counted in at any moment, but for those that were used before. Histories
+    /// are control's, which can wait.
+    fn populate(&self, before: Shape) {
+        let history = |kind: Kind| self.layout.section(kind).depth > 0;
+        let spans = self.layout.spans(before, self.used).filter(|(kind, _)| !history(*kind));
+        spans.for_each(|(_, span)| self.map.populate(span));
     }
 
     /// The file, to be handed to a reader that can't open it by its name. It is open for reading alone.
@@ -308,29 +344,12 @@ impl Segment {
         File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    fn copy_directory(&self, from: &Self) {
-        use Kind::{Ports, Rules, Sites, Tenants, Workers};
-        for kind in [Tenants, Sites, Ports, Workers, Rules] {
-            let (old, new) = (from.layout.section(kind), self.layout.section(kind));
-            self.copy_words(new.offset, from, old.offset, old.rows * old.stride);
-        }
-    }
-
-    fn copy_history(&mut self, from: &Self) {
-        history::copy(self, from);
-        self.publisher.take_over(&from.publisher);
-    }
-
-    /// Copies memory of another segment. Nobody reads this one yet.
-    pub(crate) fn copy_words(&self, to: usize, from: &Self, at: usize, bytes: usize) {
-        let old: &[Counter] = from.own_rows(at, bytes / 8);
-        for (new, old) in self.own_rows::<Counter>(to, bytes / 8).iter().zip(old) {
-            new.set(old.read());
-        }
-    }
-
     pub(crate) fn header(&self) -> &Header {
         &self.own_rows(0, 1)[0]
+    }
+
+    fn table(&self) -> &[SectionEntry] {
+        self.own_rows(size_of::<Header>(), KINDS.len())
     }
 
     fn sequence(&self) -> Sequence<'_> {
@@ -349,10 +368,13 @@ impl Segment {
     }
 }
 
-/// Counters in the smallest page of memory.
-const PAGE_WORDS: usize = 4096 / 8;
+/// Takes memory for a part of a file, which it has then: a store there can't fail.
+fn reserve(file: &File, bytes: Range<usize>) -> io::Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), bytes.start as u64, bytes.len() as u64)
+        .map_err(io::Error::from)
+}
 
-/// A hub that gains a tenant, a site or a port every now and then needs no new file for each.
+/// A hub that gains a tenant, a site or a rule every now and then need not ask for memory for each.
 fn with_room(shape: Shape) -> Shape {
     let more = |n: usize| n + (n / 4).max(16);
     Shape { tenants: more(shape.tenants), sites: more(shape.sites), ports: shape.ports + 4, rules: more(shape.rules) }
@@ -370,38 +392,6 @@ impl Rows {
     /// Whether these rows' file was truncated under them.
     pub fn lost(&self) -> bool {
         self.turns.0.map().lost()
-    }
-
-    /// Has the kernel find all memory of the rows now, so that who counts in them first need not wait for it. Before anybody does.
-    pub fn touch(&self) {
-        fn pages<T: Plain>(rows: &View<T>) {
-            rows.words().iter().step_by(PAGE_WORDS).for_each(|word| word.set(0));
-        }
-        pages(&self.sites);
-        pages(&self.volumes);
-        pages(&self.tenants);
-        pages(&self.ports);
-        pages(&self.rules);
-        pages::<HistogramRow>(&self.latency.0);
-        pages(&self.ring_time.0);
-    }
-
-    /// Goes on where `old` stopped. For the worker that owns both, between two batches.
-    pub fn take_over(&self, old: &Self) {
-        fn copy<T: Plain>(new: &View<T>, old: &View<T>) {
-            for (new, old) in new.words().iter().zip(old.words()) {
-                new.set(old.read());
-            }
-        }
-        copy(&self.sites, &old.sites);
-        copy(&self.volumes, &old.volumes);
-        copy(&self.tenants, &old.tenants);
-        copy(&self.ports, &old.ports);
-        copy(&self.rules, &old.rules);
-        copy(&self.hub.0, &old.hub.0);
-        copy(&self.turns.0, &old.turns.0);
-        copy::<HistogramRow>(&self.latency.0, &old.latency.0);
-        copy(&self.ring_time.0, &old.ring_time.0);
     }
 
     /// Begins at zero for another site in the slot. For the worker, once it has forgotten the old one and before the
@@ -425,22 +415,5 @@ impl Rows {
     /// Begins at zero for another rule in the slot, as [`Rows::clear_site`].
     pub fn clear_rule(&self, rule: u32) {
         self.rules.row_words(rule as usize).iter().for_each(|word| word.set(0));
-    }
-}
-
-impl ControlRows {
-    /// Goes on where `old` stopped.
-    pub fn take_over(&self, old: &Self) {
-        fn copy<T: Plain>(new: &View<T>, old: &View<T>) {
-            for (new, old) in new.words().iter().zip(old.words()) {
-                new.set(old.read());
-            }
-        }
-        copy(&self.drops.0, &old.drops.0);
-        copy(&self.xdp_drops.0, &old.xdp_drops.0);
-        copy(&self.hub.0, &old.hub.0);
-        copy(&self.xdp, &old.xdp);
-        copy(&self.workers, &old.workers);
-        copy(&self.sites, &old.sites);
     }
 }

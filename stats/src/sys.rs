@@ -12,7 +12,7 @@ use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -89,6 +89,17 @@ impl Map {
         self.len
     }
 
+    /// Has the kernel find the memory of these bytes now, so that who stores there first need not wait for it. What lies there stays.
+    pub(crate) fn populate(&self, bytes: Range<usize>) {
+        let page = BEFORE.get().map_or(4096, |(_, page)| *page);
+        let (from, end) = (bytes.start & !(page - 1), bytes.end.min(self.len));
+        if from < end {
+            // SAFETY: `from..end` is within the mapping, which lives as long as `self`, and `from` is a page's beginning. The call
+            // changes no byte; where it is unknown (before Linux 5.14), or the file was truncated, it fails and nothing is lost.
+            unsafe { libc::madvise(self.base.as_ptr().add(from).cast(), end - from, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// Whether the file was truncated while it was mapped: what was read is not to be believed.
     pub(crate) fn lost(&self) -> bool {
         self.watch.lost.load(Ordering::Acquire)
@@ -143,11 +154,6 @@ impl<T: Plain> View<T> {
         &self.map
     }
 
-    /// The same memory, as the counters that it consists of.
-    pub(crate) fn words(&self) -> &[Counter] {
-        words(self)
-    }
-
     /// One row, as counters.
     pub(crate) fn row_words(&self, row: usize) -> &[Counter] {
         words(&self[row..=row])
@@ -169,7 +175,7 @@ impl<T: Plain> Deref for View<T> {
     }
 }
 
-/// Mappings that one process may have: a hub has two at the most, a reader one for each hub.
+/// Mappings that one process may have: a hub has one, a reader one for each hub.
 const WATCHES: usize = 1024;
 
 /// What the handler knows of a mapping. Plain atomics: it may run at any moment.

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Hub, fill, mode, receive, send, spec};
-use stats::{BUCKETS, Lane, ReadError, Reader, Segment, Series, SessionState, Shape, SiteKind};
+use common::{Hub, SECOND, fill, mode, receive, send, spec};
+use stats::{BUCKETS, Lane, Now, ReadError, Reader, Segment, Series, SessionState, Shape, SiteKind, Spec};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use wire::{DropReason, PortIndex, SiteSlot, TenantId, TenantSlot};
@@ -248,50 +248,121 @@ fn a_slot_has_another_generation_for_another_tenant_and_nothing_of_the_old_one()
     assert_eq!((full.slot, full.room), (1_000_000, hub.segment.room().sites));
 }
 
-#[test]
-fn a_grown_segment_goes_on_from_the_old_totals_and_readers_follow() {
-    let mut hub = Hub::new(2, 2);
-    fill(&hub, 2);
-    (1..=12).for_each(|second| {
-        receive(&hub.rows[0], 1, 2, 9);
-        hub.tick(second);
+/// A segment with one tenant and two sites, and places for many more.
+fn roomy(memory: u64) -> (tempfile::TempDir, Segment) {
+    let directory = tempfile::tempdir().unwrap();
+    let few = Shape { tenants: 1, sites: 2, ports: 1, rules: 1 };
+    let room = Shape { tenants: 2000, sites: 2000, ports: 1, rules: 5000 };
+    let spec = Spec { room, memory, ..spec(few, 2) };
+    let segment = Segment::create(&directory.path().join("stats"), spec).unwrap().segment;
+    (directory, segment)
+}
+
+fn seat(segment: &mut Segment, tenant: u32, sites: std::ops::Range<u32>) {
+    let id = TenantId::new(u64::from(1000 + tenant)).unwrap();
+    segment.configure(|d| {
+        d.tenant(TenantSlot(tenant), id, &format!("T{tenant}"), "").unwrap();
+        sites.for_each(|site| d.site(SiteSlot(site), TenantSlot(tenant), &format!("s{site}")).unwrap());
     });
-    let mut reader = Reader::open(&hub.path()).unwrap();
+}
+
+#[test]
+fn a_segment_grows_in_its_place_while_workers_count_and_readers_read() {
+    let (directory, mut segment) = roomy(512 << 20);
+    let path = directory.path().join("stats");
+    seat(&mut segment, 0, 0..2);
+    segment.configure(|d| d.port(PortIndex(0), "wan0", 2, 2048)).unwrap();
+    segment.publish().unwrap();
+    let rows: Vec<_> = (0..2).map(|w| segment.rows(w)).collect();
+    let mut reader = Reader::open(&path).unwrap();
+    let mut handed = Reader::from_file(segment.descriptor().unwrap(), "the hub's".as_ref()).unwrap();
+    receive(&rows[0], 0, 1, 100);
+    rows[1].tenant(TenantSlot(0)).count(DropReason::NoRoute, 60);
+    let tick = |segment: &mut Segment, second: u64| segment.tick(at(second), 0, 1);
+    tick(&mut segment, 1);
     let before = reader.snapshot().unwrap();
-    let history = reader.history(Series::Site(2), 0).unwrap();
+    let history = reader.history(Series::Site(1), 0).unwrap();
+    let (length, inode) = (fs::metadata(&path).unwrap().len(), fs::metadata(&path).unwrap().ino());
+    let room = segment.room();
+    assert!(room.sites < 1000 && segment.configure(|d| d.site(SiteSlot(999), TenantSlot(0), "x")).is_err());
 
-    let mut grown =
-        hub.segment.grown(Shape { tenants: 100, sites: 1000, ports: 2, ..Shape::default() }).unwrap().segment;
-    assert!(grown.room().sites >= 1000 && grown.room().tenants >= 100);
-    for (w, rows) in hub.rows.iter_mut().enumerate() {
-        let new = grown.rows(w);
-        new.take_over(rows);
-        *rows = new;
-    }
-    let control = grown.control_rows();
-    control.take_over(&hub.control);
-    assert_eq!(reader.snapshot().unwrap(), before, "until the new one has the name, the old one is read");
-    grown.publish().unwrap();
-    hub.segment.supersede();
-
-    let after = reader.snapshot().unwrap();
-    assert_eq!(after.hub.generation, before.hub.generation + 1);
-    assert_eq!(after.hub.boot_id, before.hub.boot_id);
-    let mut same = after.clone();
-    same.hub.generation = before.hub.generation;
+    // Workers go on in the rows that they have, of those who were there and of those who come; nobody tells them anything.
+    assert_eq!(segment.grow(Shape { tenants: 900, sites: 1000, ports: 1, rules: 3000 }).unwrap(), None);
+    assert!(segment.room().sites >= 1000 && segment.room().tenants >= 900 && segment.room().rules >= 3000);
+    let mut same = reader.snapshot().unwrap();
     same.hub.configured_wall_ns = before.hub.configured_wall_ns;
-    assert_eq!(same, before, "nothing else has changed");
-    assert_eq!(reader.history(Series::Site(2), 0).unwrap(), history);
+    assert_eq!(same, before, "nothing but room has changed");
+    assert_eq!(reader.history(Series::Site(1), 0).unwrap(), history);
+    seat(&mut segment, 899, 990..1000);
+    segment.configure(|d| d.rule(2999, TenantSlot(899), "r", true)).unwrap();
+    receive(&rows[1], 0, 1, 10);
+    receive(&rows[1], 899, 999, 7);
+    rows[0].tenant(TenantSlot(899)).count(DropReason::NoRoute, 7);
+    rows[0].rule(2999).packets.add(3);
+    segment.control_rows().site(SiteSlot(999)).session.set(2);
+    tick(&mut segment, 2);
 
-    // It goes on: one record more, not all of them again.
-    (hub.segment, hub.control) = (grown, control);
-    hub.tick(13);
-    assert_eq!(reader.history(Series::Site(2), 0).unwrap(), history, "nothing has moved");
-    receive(&hub.rows[0], 1, 2, 1);
-    hub.tick(14);
-    let more = reader.history(Series::Site(2), history.next).unwrap();
-    assert_eq!((more.records.len(), more.missed, more.records[0].rx_bytes), (1, 0, history.records[11].rx_bytes + 1));
-    assert_eq!(reader.snapshot().unwrap().tenants[1].traffic.rx_bytes, before.tenants[1].traffic.rx_bytes + 1);
+    for reader in [&mut reader, &mut handed] {
+        let after = reader.snapshot().unwrap();
+        assert_eq!((after.hub.generation, after.hub.boot_id), (1, before.hub.boot_id));
+        assert_eq!((after.tenants.len(), after.sites.len()), (2, 12));
+        let site = |slot: usize| after.sites.iter().find(|site| site.slot == slot).unwrap();
+        assert_eq!((site(1).traffic.rx_packets, site(1).traffic.rx_bytes), (2, 110));
+        assert_eq!((&*site(999).name, site(999).traffic.rx_bytes, site(999).session), ("s999", 7, SessionState::Live));
+        assert_eq!((site(990).traffic, site(0).traffic), Default::default());
+        let tenant = after.tenant("T899").unwrap();
+        assert_eq!((tenant.traffic.rx_bytes, &tenant.drops[..]), (7, &[(DropReason::NoRoute as u8, 1, 7)][..]));
+        assert_eq!((after.rules.len(), after.rules[0].packets), (1, 3));
+        let dropped = after.drops.iter().find(|d| d.number == DropReason::NoRoute as u8).unwrap();
+        assert_eq!((dropped.packets, dropped.bytes), (2, 67), "of who was there and of who came");
+        assert_eq!((after.books.inputs, after.books.outputs), (3, 2));
+        let news = reader.history(Series::Site(1), history.next).unwrap().records;
+        assert_eq!(news.iter().map(|r| r.rx_bytes).collect::<Vec<_>>(), [110]);
+        assert_eq!(reader.history(Series::Tenant(899), 0).unwrap().records[0].rx_bytes, 7);
+    }
+    assert_eq!((fs::metadata(&path).unwrap().len(), fs::metadata(&path).unwrap().ino()), (length, inode));
+    let full = segment.grow(Shape { tenants: 1, sites: 2001, ports: 1, rules: 0 }).unwrap_err().to_string();
+    assert!(full.contains("places for 2000 tenants, 2000 sites and 5000 rules"), "{full}");
+}
+
+#[test]
+fn room_takes_no_memory_before_it_is_used_and_none_by_being_read() {
+    let (directory, mut segment) = roomy(1 << 30);
+    let path = directory.path().join("stats");
+    seat(&mut segment, 0, 0..2);
+    segment.publish().unwrap();
+    let memory = || fs::metadata(&path).unwrap().blocks() * 512;
+    let (at_first, length) = (memory(), fs::metadata(&path).unwrap().len());
+    assert!(at_first * 20 < length, "{at_first} of {length} bytes");
+    let mut reader = Reader::open(&path).unwrap();
+    (1..20).for_each(|second| segment.tick(at(second), 0, 1));
+    reader.snapshot().unwrap();
+    (0..2000).for_each(|slot| _ = reader.history(Series::Tenant(slot), 0).unwrap());
+    assert_eq!(memory(), at_first);
+
+    segment.grow(Shape { tenants: 100, sites: 2, ports: 1, rules: 1 }).unwrap();
+    let grown = memory();
+    assert!(grown > at_first && grown * 5 < length, "{grown} of {length} bytes");
+    // What is used is there, so that a full file system fails nobody later.
+    seat(&mut segment, 99, 2..4);
+    receive(&segment.rows(1), 99, 3, 5);
+    (20..40).for_each(|second| segment.tick(at(second), 0, 1));
+    assert_eq!(reader.snapshot().unwrap().tenants[1].traffic.rx_bytes, 5);
+    assert_eq!(memory(), grown);
+}
+
+#[test]
+fn more_memory_than_is_configured_is_said_once() {
+    let (_directory, mut segment) = roomy(8 << 20);
+    let span = |segment: &Segment| {
+        let reader = Reader::from_file(segment.descriptor().unwrap(), "it".as_ref()).unwrap();
+        reader.history_span_ns(Series::Tenant(0))
+    };
+    let before = span(&segment);
+    let warning = segment.grow(Shape { tenants: 200, ..Shape::default() }).unwrap().unwrap();
+    assert!(warning.contains("where 8 MiB are configured"), "{warning}");
+    assert_eq!(segment.grow(Shape { tenants: 400, ..Shape::default() }).unwrap(), None);
+    assert_eq!(span(&segment), before);
 }
 
 #[test]
@@ -365,15 +436,12 @@ fn a_socket_hands_the_segment_out() {
     assert!(Reader::from_socket(&socket).unwrap_err().to_string().contains("could not get the segment from"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let file = hub.segment.descriptor().unwrap();
-    std::thread::spawn(move || stats::hand_out(&listener, &std::sync::Mutex::new(file)));
+    std::thread::spawn(move || stats::hand_out(&listener, &file));
     let mut readers: Vec<_> = (0..3).map(|_| Reader::from_socket(&socket).unwrap()).collect();
     fs::remove_file(hub.path()).unwrap();
     for reader in &mut readers {
         assert_eq!(reader.snapshot().unwrap().tenants[0].traffic.rx_bytes, 100);
-        assert!(!reader.superseded());
     }
-    hub.segment.supersede();
-    assert!(readers[0].superseded());
 }
 
 #[test]
@@ -413,4 +481,8 @@ fn rows_without_a_file_count_as_well() {
     let rows = stats::Rows::new(Shape { tenants: 1, sites: 2, ports: 1, ..Shape::default() });
     receive(&rows, 0, 1, 5);
     assert_eq!((rows.site(SiteSlot(1)).rx_bytes.read(), rows.port(PortIndex(0)).rx_frames.read()), (5, 1));
+}
+
+fn at(second: u64) -> Now {
+    Now { ns: second * SECOND, wall_ns: (1_700_000_000 + second) * SECOND }
 }

@@ -24,7 +24,7 @@ pub use figures::enter;
 pub use report::Facts;
 pub use sites::Endpoint;
 
-use crate::api::{Refused, Request, StatsFile};
+use crate::api::{Refused, Request};
 use crate::caps;
 use crate::clock;
 use crate::config::Desired;
@@ -82,8 +82,6 @@ pub struct Parts {
     pub tables: Arc<Tables>,
     /// The prefixes in them that several ends lead to.
     pub paths: Vec<PathSpec>,
-    /// What is handed out to readers of the statistics.
-    pub stats_file: StatsFile,
     /// The hub's key pair.
     pub identity: Identity,
     /// XDP.
@@ -184,7 +182,6 @@ impl Control {
             contracts,
             tables,
             paths,
-            stats_file,
             identity,
             steering,
             underlay,
@@ -217,7 +214,7 @@ impl Control {
             trunks: Trunks::new(&desired, &seats, &identity),
             reserved,
             notify,
-            reload: Reload::new(tables, paths, stats_file),
+            reload: Reload::new(tables, paths),
             reach: AHashMap::new(),
             slots: Slots::new(session_bits),
             sessions: AHashMap::new(),

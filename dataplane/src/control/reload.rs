@@ -1,7 +1,7 @@
 //! Another configuration for a hub that runs.
 //!
 //! 1. It is read, checked whole and compared with the one in force by a thread of its own ([`super::plan`]); nothing has changed yet.
-//! 2. Where the statistics need more rows, workers go over to a larger segment.
+//! 2. Where the statistics need more rows, the segment grows, in its place: workers have nothing to do for it.
 //! 3. Who is gone goes: first from XDP, then from the workers. Who is new, or has other rates, is told to the workers; then the
 //!    routes, as a whole.
 //! 4. The directory of the statistics says so, and control follows: peers for new sites, new handshakes where keys are others.
@@ -11,7 +11,6 @@
 use super::plan::{Changed, Plan, plan};
 use super::sites::Site;
 use super::{Control, Endpoint};
-use crate::api::StatsFile;
 use crate::clock::{self, Time};
 use crate::logging::rfc3339;
 use crate::mailbox::{ControlEnd, Order};
@@ -21,7 +20,7 @@ use crate::status;
 use classifier::Tables;
 use crypto::peer::Peer;
 use stats::{Rows, Shape};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use wire::{DropReason, SiteSlot};
@@ -53,7 +52,6 @@ pub(super) struct Reload {
     /// The paths in them.
     paths: Vec<PathSpec>,
     tables_before: Vec<Arc<Tables>>,
-    stats_file: StatsFile,
     /// When the configuration in force was applied.
     applied: SystemTime,
     last: Option<status::Reload>,
@@ -67,7 +65,7 @@ pub(super) struct Read {
 }
 
 impl Reload {
-    pub(super) fn new(tables: Arc<Tables>, paths: Vec<PathSpec>, stats_file: StatsFile) -> Self {
+    pub(super) fn new(tables: Arc<Tables>, paths: Vec<PathSpec>) -> Self {
         let (read, news) = mpsc::channel(1);
         Self {
             read,
@@ -79,7 +77,6 @@ impl Reload {
             tables,
             paths,
             tables_before: Vec::new(),
-            stats_file,
             applied: SystemTime::now(),
             last: None,
         }
@@ -187,7 +184,7 @@ impl Control {
     }
 
     async fn carry(&mut self, mut plan: Plan) -> Result<String, String> {
-        self.make_room(plan.seats.given()).await?;
+        self.make_room(plan.seats.given())?;
         plan.vacant.sites.iter().for_each(|slot| self.remove_site(*slot));
         // A key may go from one site to another: all are taken before any is given.
         let rekeyed: Vec<&Changed> = plan.changed.iter().filter(|changed| changed.keys).collect();
@@ -229,38 +226,13 @@ impl Control {
         Ok(plan.summary.to_string())
     }
 
-    /// A larger segment, if this one has too few rows. Control does nothing else until all workers count in it: some milliseconds.
-    async fn make_room(&mut self, given: Given) -> Result<(), String> {
+    /// More rows of the statistics, if those that are used do not do.
+    fn make_room(&mut self, given: Given) -> Result<(), String> {
         let Given { tenants, ends, rules } = given;
-        let (room, ports) = (self.segment.room(), self.ports.len());
-        if tenants as usize <= room.tenants && ends as usize <= room.sites && rules as usize <= room.rules {
-            return Ok(());
-        }
+        let ports = self.ports.len();
         let shape = Shape { tenants: tenants as usize, sites: ends as usize, ports, rules: rules as usize };
-        let no_room = |why: &dyn std::fmt::Display| format!("no room for the statistics of what is new: {why}");
-        let stats::Created { segment: mut larger, warning } = self.segment.grown(shape).map_err(|e| no_room(&e))?;
-        let file = larger.descriptor().map_err(|error| no_room(&error))?;
-        let mut before: Vec<Arc<Rows>> = Vec::new();
-        for (w, (mail, rows)) in self.workers.iter_mut().enumerate() {
-            let fresh = Arc::new(larger.rows(w));
-            fresh.touch();
-            before.push(std::mem::replace(rows, fresh.clone()));
-            mail.send(Order::Rows(fresh));
-        }
-        while !before.iter_mut().all(|rows| Arc::get_mut(rows).is_some()) {
-            self.workers.iter_mut().for_each(|(mail, _)| _ = mail.flush());
-            tokio::time::sleep(LOOK).await;
-        }
-        let figures = larger.control_rows();
-        figures.take_over(&self.figures);
-        self.figures = figures;
-        // From here on there is no way back, and a file without a name is one that `stats.sock` hands out.
-        if let Err(error) = larger.publish() {
-            tracing::error!("{error}");
-        }
-        *self.reload.stats_file.lock().unwrap_or_else(PoisonError::into_inner) = file;
-        std::mem::replace(&mut self.segment, larger).supersede();
-        if let Some(warning) = warning {
+        let grown = self.segment.grow(shape);
+        if let Some(warning) = grown.map_err(|error| format!("no room for the statistics of what is new: {error}"))? {
             tracing::warn!("{warning}");
             self.facts.warnings.push(warning);
         }
@@ -332,14 +304,22 @@ impl Control {
     fn rewrite_directory(&mut self, plan: &Plan) {
         let (workers, ports) = (&mut self.workers, &self.ports);
         let mut vacant = Arc::new(plan.vacant.clone());
+        if !vacant.is_empty() {
+            // What they were told before that may take them longer, and readers need not wait for it.
+            let mut caught_up = Arc::new(Vacant::default());
+            workers.iter_mut().for_each(|(mail, _)| mail.send(Order::Vacate(caught_up.clone(), 0)));
+            await_workers(workers, &mut caught_up);
+        }
         let written = self.segment.configure(|directory| {
             if !vacant.is_empty() {
-                workers.iter_mut().for_each(|(mail, _)| mail.send(Order::Vacate(vacant.clone())));
+                for (mail, _) in workers.iter_mut() {
+                    (0..vacant.parts()).for_each(|part| mail.send(Order::Vacate(vacant.clone(), part)));
+                }
                 await_workers(workers, &mut vacant);
             }
             vacant.ends().try_for_each(|slot| directory.clear_site(slot))?;
             vacant.tenants.iter().try_for_each(|slot| directory.clear_tenant(*slot))?;
-            vacant.rules.iter().cloned().flatten().try_for_each(|row| directory.clear_rule(row))?;
+            vacant.rows_of_rules().try_for_each(|row| directory.clear_rule(row))?;
             super::enter(directory, &plan.desired, &plan.seats, ports)?;
             directory.config_hash(plan.desired.digest.0);
             Ok::<_, stats::Full>(())

@@ -32,6 +32,7 @@ impl Hub {
             build: "0.1.0".into(),
             config_hash: 1,
             shape,
+            room: Shape::default(),
             workers: 1,
             memory: 64 << 20,
             group: None,

@@ -20,6 +20,7 @@ pub(crate) fn spec(shape: Shape, workers: usize) -> Spec {
         build: "0.1.0".into(),
         config_hash: 0xfeed,
         shape,
+        room: Shape::default(),
         workers,
         memory: 64 << 20,
         group: None,

@@ -35,6 +35,7 @@ impl Hub {
             build: "1.2.3".into(),
             config_hash: 0xfeed,
             shape,
+            room: Shape::default(),
             workers: 2,
             memory: 1 << 20,
             group: None,

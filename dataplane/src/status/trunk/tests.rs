@@ -172,7 +172,7 @@ fn what_the_statistics_know_of_a_trunk_is_in_the_report() {
     let directory = tempfile::tempdir().unwrap();
     let shape = Shape { tenants: 1, sites: 5, ports: 1, ..Shape::default() };
     let (hub, build) = ("tokyo".to_owned(), "1".to_owned());
-    let spec = Spec { hub, build, config_hash: 1, shape, workers: 1, memory: 1 << 20, group: None };
+    let spec = Spec { hub, build, config_hash: 1, shape, room: shape, workers: 1, memory: 1 << 20, group: None };
     let mut segment = Segment::create(&directory.path().join("stats"), spec).unwrap().segment;
     segment.configure(|directory| {
         directory.tenant(TenantSlot(0), TenantId::new(1).unwrap(), "", "").unwrap();
