@@ -344,3 +344,6 @@ fn await_workers(workers: &mut [(ControlEnd, Arc<Rows>)], sent: &mut Arc<Vacant>
         std::thread::sleep(LOOK);
     }
 }
+
+#[cfg(test)]
+mod tests;
