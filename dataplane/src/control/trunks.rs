@@ -367,10 +367,17 @@ impl Control {
         });
         self.trunks.paths = self.trunks.paths.renewed(specs.collect(), now);
         self.trunks.behind.clear();
+        let mut by_site: AHashMap<(TenantId, &str), Vec<IpNet>> = AHashMap::new();
+        for tenant in &self.desired.tenants {
+            for route in &tenant.routes {
+                if let Via::Site(name) = &route.via {
+                    by_site.entry((tenant.id, &**name)).or_default().push(route.prefix);
+                }
+            }
+        }
         for (slot, _, tenant, site) in self.seats.sites(&self.desired) {
-            let routes =
-                tenant.routes.iter().filter(|route| matches!(&route.via, Via::Site(name) if *name == site.name));
-            let prefixes = site.prefixes.iter().copied().chain(routes.map(|route| route.prefix)).collect();
+            let routes = by_site.get(&(tenant.id, &*site.name)).into_iter().flatten();
+            let prefixes = site.prefixes.iter().chain(routes).copied().collect();
             self.trunks.behind.insert(slot, (tenant.id, prefixes));
         }
         for (slot, tenant, _, end) in self.seats.ends(&self.desired) {
