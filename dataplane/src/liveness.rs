@@ -17,7 +17,8 @@
 //! 2. Who has missed one asks again at once. So a lane that dies after a reply is down after `interval` and three times two thirds
 //!    of it at the latest: after 3 × `interval`, or 900 ms where `interval` is 300 ms and replies take less than 200 ms.
 //! 3. A reply that comes late still counts, for its probe and all before it: a lane that has grown slow is not dead.
-//! 4. What was up once and went down must be good for a while before it is up again ([`HoldDown`]).
+//! 4. What was up once and went down must be good for a while before it is up again ([`HoldDown`]), and at the end of that not miss a probe
+//!    just then: it may be dead again.
 
 use crate::hold::HoldDown;
 use crypto::Time;
@@ -144,6 +145,11 @@ impl Liveness {
         self.figures.state == State::Up
     }
 
+    /// Whether the last probe of which something is known was missed, and it is not down for that yet.
+    pub fn is_in_doubt(&self) -> bool {
+        self.state() != State::Down && self.missed() > 0
+    }
+
     /// What is known of it.
     pub fn figures(&self) -> Figures {
         let recent = self.outcomes_count.min(RECENT.into()) as u32;
@@ -173,7 +179,8 @@ impl Liveness {
     pub fn next(&self) -> Time {
         let wait = self.wait();
         let missed = self.open.iter().find(|open| open.missed.is_none()).map_or(Time::NEVER, |open| open.sent + wait);
-        let held = if self.state() == State::Held { self.good + self.hold.span() } else { Time::NEVER };
+        let held = self.state() == State::Held && !self.is_in_doubt();
+        let held = if held { self.good + self.hold.span() } else { Time::NEVER };
         missed.min(held).min(self.due())
     }
 
@@ -187,7 +194,7 @@ impl Liveness {
         if self.missed() >= MISSED_MAX {
             self.down(now);
         }
-        if self.state() == State::Held && now >= self.good + self.hold.span() {
+        if self.state() == State::Held && !self.is_in_doubt() && now >= self.good + self.hold.span() {
             self.change(State::Up, now);
         }
         if now < self.due() {
@@ -243,8 +250,7 @@ impl Liveness {
 
     /// When the next probe is.
     fn due(&self) -> Time {
-        let doubt = self.state() != State::Down && self.missed() > 0;
-        let apart = if doubt { self.wait().min(self.interval) } else { self.interval };
+        let apart = if self.is_in_doubt() { self.wait().min(self.interval) } else { self.interval };
         match (self.session, self.last) {
             (false, _) => Time::NEVER,
             (true, Time(0)) => Time(0),

@@ -6,19 +6,24 @@
 //!    what is sent there waits where it would go.
 //! 2. A dead end is left at once, for one that is not held if there is one.
 //! 3. To a better end it goes back when that has been alive for a while: not at all if it was never down, else 1 s, and twice as long
-//!    each further time ([`HoldDown`]).
+//!    each further time ([`HoldDown`]). But not while it is in doubt ([`Paths::doubt`]): what is dead and not known to be would else be
+//!    gone back to just then.
 //!
 //! An end is alive for a path if it is up, which it is for all its paths ([`Paths::set_up`]), and if the prefix is alive behind it, which
 //! is said of each ([`Paths::set_reaches`]).
 
 use crate::hold::HoldDown;
 use crate::prefixes::Prefixes;
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use crypto::Time;
 use ipnet::IpNet;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 use wire::{SiteSlot, TenantId};
+
+/// After so long it is looked again at whether a better end is still in doubt.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A path, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +102,7 @@ pub struct Paths {
     by_slot: AHashMap<SiteSlot, Vec<(u32, u16)>>,
     by_prefix: Prefixes<usize>,
     deadlines: BinaryHeap<Reverse<(Time, usize)>>,
+    doubted: AHashSet<SiteSlot>,
     switches: Vec<Switch>,
 }
 
@@ -131,6 +137,7 @@ impl Paths {
     /// used. The switches are those from the preferred ends, at which a new table begins.
     pub fn renewed(&self, specs: Vec<PathSpec>, now: Time) -> Self {
         let mut new = Self::new(specs, now);
+        new.doubted.clone_from(&self.doubted);
         for at in 0..new.paths.len() {
             let path = &mut new.paths[at];
             let Some(before) = self.by_prefix.get(path.tenant, path.prefix).map(|at| &self.paths[*at]) else {
@@ -208,6 +215,14 @@ impl Paths {
         self.by_slot.insert(slot, places);
     }
 
+    /// Something was asked of an end and not answered in time, and it is not known yet whether it is dead; or it is known.
+    pub fn doubt(&mut self, slot: SiteSlot, doubted: bool) {
+        match doubted {
+            true => _ = self.doubted.insert(slot),
+            false => _ = self.doubted.remove(&slot),
+        }
+    }
+
     /// What an end has done before is forgotten: from now on it is gone back to at once when it is alive.
     pub fn trust(&mut self, slot: SiteSlot, now: Time) {
         for (at, place) in self.by_slot.get(&slot).cloned().unwrap_or_default() {
@@ -262,7 +277,7 @@ impl Paths {
 
     fn choose(&mut self, at: usize, now: Time) {
         let path = &mut self.paths[at];
-        let (chosen, deadline) = choice(&path.candidates, path.active, now);
+        let (chosen, deadline) = choice(&path.candidates, path.active, &self.doubted, now);
         if chosen != path.active {
             let (from, to) = (path.candidates[path.active].slot, path.candidates[chosen].slot);
             path.active = chosen;
@@ -278,12 +293,15 @@ impl Paths {
 }
 
 /// Which candidate to use, where `active` was; and when a better one may be gone back to.
-fn choice(candidates: &[Candidate], active: usize, now: Time) -> (usize, Time) {
+fn choice(candidates: &[Candidate], active: usize, doubted: &AHashSet<SiteSlot>, now: Time) -> (usize, Time) {
+    let good = |candidate: &Candidate| match doubted.contains(&candidate.slot) {
+        true => candidate.good().max(now + AGAIN),
+        false => candidate.good(),
+    };
     let alive = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.alive());
-    let held = |candidate: &Candidate| candidate.good() > now;
-    let settled = alive().find(|(place, candidate)| !held(candidate) || *place == active);
+    let settled = alive().find(|(place, candidate)| good(candidate) <= now || *place == active);
     let chosen = settled.or_else(|| alive().next()).map_or(0, |(place, _)| place);
-    let better = alive().take_while(|(place, _)| *place < chosen).map(|(_, candidate)| candidate.good());
+    let better = alive().take_while(|(place, _)| *place < chosen).map(|(_, candidate)| good(candidate));
     (chosen, better.min().unwrap_or(Time::NEVER))
 }
 

@@ -93,6 +93,8 @@ struct One {
     told: Arc<Trunk>,
     /// Whether any lane is up.
     up: bool,
+    /// Whether all of those have missed a probe.
+    doubted: bool,
 }
 
 impl Trunks {
@@ -106,6 +108,7 @@ impl Trunks {
             announcements: Announcements::new(u64::from_ne_bytes(epoch), trunk.probe_interval, clock::now()),
             told: Arc::default(),
             up: false,
+            doubted: false,
         };
         Self {
             by_key: lanes.collect(),
@@ -426,7 +429,13 @@ impl Control {
     fn judge_trunk(&mut self, place: usize) {
         self.tell_trunk(place);
         self.seats.lanes(place).iter().for_each(|lane| self.write_lane(*lane));
-        let up = self.seats.lanes(place).iter().any(|lane| self.lane_state(*lane) != liveness::State::Down);
+        let lanes = self.seats.lanes(place).iter().filter_map(|lane| self.sites[lane.index()].lane.as_ref());
+        let mut answering = lanes.filter(|lane| lane.liveness.state() != liveness::State::Down).peekable();
+        let up = answering.peek().is_some();
+        let doubted = up && answering.all(|lane| lane.liveness.is_in_doubt());
+        if std::mem::replace(&mut self.trunks.all[place].doubted, doubted) != doubted {
+            self.doubt_carried(place);
+        }
         if std::mem::replace(&mut self.trunks.all[place].up, up) == up {
             return;
         }
@@ -442,8 +451,15 @@ impl Control {
         self.switch_paths();
     }
 
+    /// What a trunk is to its tenants is in doubt, or is not.
+    fn doubt_carried(&mut self, place: usize) {
+        let One { told, doubted, .. } = &self.trunks.all[place];
+        told.carried.values().for_each(|end| self.trunks.paths.doubt(*end, *doubted));
+    }
+
     /// What a trunk is to its tenants is up, or is not, and reaches what the other hub says.
     fn set_carried(&mut self, place: usize, up: bool) {
+        self.doubt_carried(place);
         let now = clock::now();
         let ends: Vec<SiteSlot> = self.trunks.all[place].told.carried.values().copied().collect();
         for end in ends {
@@ -594,7 +610,8 @@ impl Control {
     /// What was decided takes effect in every worker at once.
     fn switch_paths(&mut self) {
         for switch in self.trunks.paths.switches() {
-            self.reload.switch(switch.id, switch.to);
+            // What was decided last: no packet is to see what it was in between.
+            self.reload.switch(switch.id, self.trunks.paths.active(switch.id).unwrap_or(switch.to));
         }
     }
 }

@@ -88,6 +88,7 @@ impl Control {
             let site = &mut self.sites[slot.index()];
             if site.watch.as_ref().map(|watch| watch.ends) != ends {
                 site.watch = ends.map(|ends| Box::new(Watch::new(ends)));
+                self.trunks.paths.doubt(slot, false);
                 self.set_probes(slot);
             }
         }
@@ -103,6 +104,7 @@ impl Control {
         watch.liveness.on_session(session.is_some() && way.out.is_ok(), now);
         let asked = watch.liveness.poll(now).map(|number| watch.mark(number));
         let (after, ends) = (watch.is_dead(), watch.ends);
+        self.trunks.paths.doubt(slot, watch.liveness.is_in_doubt());
         let ping = asked.zip(way.out.as_ref().ok()).zip(session);
         let ping = ping.and_then(|((mark, path), session)| {
             let inner = echo::request(ends.0, ends.1, &mark, 0).ok()?;
@@ -125,6 +127,7 @@ impl Control {
         let before = watch.is_dead();
         watch.liveness.on_reply(number, clock::now());
         let after = watch.is_dead();
+        self.trunks.paths.doubt(slot, watch.liveness.is_in_doubt());
         self.set_probes(slot);
         if before != after {
             self.end_changed(slot);

@@ -191,6 +191,23 @@ fn after_it_was_down_it_must_be_good_for_a_while_and_longer_each_time() {
     assert_eq!((lab.state(), lab.lane.figures().changes), (State::Up, changes + 2));
 }
 
+/// It dies before it was good for long enough, and that is not known yet when the time is over.
+#[test]
+fn what_misses_a_probe_just_then_is_not_up_again() {
+    let mut lab = Lab::new(Some(10));
+    lab.run(2000);
+    lab.takes = None;
+    lab.run(1000);
+    assert_eq!(lab.state(), State::Down);
+    (lab.takes, lab.was) = (Some(10), vec![(lab.now, State::Down)]);
+    lab.run(400);
+    assert_eq!(lab.state(), State::Held);
+    lab.takes = None;
+    lab.run(1000);
+    let was: Vec<State> = lab.was.iter().map(|(_, state)| *state).collect();
+    assert_eq!(was, [State::Down, State::Held, State::Down]);
+}
+
 #[test]
 fn a_session_that_ends_takes_it_down_at_once() {
     let mut lab = Lab::new(Some(10));

@@ -264,3 +264,36 @@ fn the_hold_of_the_model_is_that_of_the_code() {
     (0..20).for_each(|_| hold.down(Duration::ZERO));
     assert_eq!(hold.span(), Duration::from_secs(60));
 }
+
+/// Down once, and good for a second but for the last moments, when it does not answer: nothing goes back there until it does.
+#[test]
+fn what_is_in_doubt_is_not_gone_back_to() {
+    let mut paths = three();
+    paths.set_up(SiteSlot(10), false, at(0));
+    paths.set_up(SiteSlot(10), true, at(1000));
+    assert_eq!((switches(&mut paths), paths.next()), (vec![(7, 10, 20)], at(2000)));
+    paths.doubt(SiteSlot(10), true);
+    // It was good for long enough by then, and is looked at until it is known.
+    let mut now = at(2000);
+    for _ in 0..5 {
+        paths.poll(now);
+        assert_eq!((switches(&mut paths), paths.next()), (vec![], now + AGAIN));
+        now = paths.next();
+    }
+    paths.doubt(SiteSlot(10), false);
+    paths.poll(now);
+    assert_eq!((switches(&mut paths), paths.next()), (vec![(7, 20, 10)], Time::NEVER));
+    // The one that is used is not left for a doubt; and of two that are alive the one without is.
+    paths.doubt(SiteSlot(10), true);
+    paths.doubt(SiteSlot(20), true);
+    paths.set_up(SiteSlot(30), true, at(9000));
+    assert_eq!(switches(&mut paths), []);
+    paths.set_up(SiteSlot(10), false, at(9000));
+    assert_eq!(switches(&mut paths), [(7, 10, 30)]);
+    // It stays so with another configuration.
+    let mut after = paths.renewed(vec![spec(8, &[(50, 10), (100, 20), (100, 30)])], at(9001));
+    assert_eq!(after.active(8), Some(SiteSlot(30)));
+    after.doubt(SiteSlot(20), false);
+    after.poll(after.next());
+    assert_eq!(after.active(8), Some(SiteSlot(20)));
+}
