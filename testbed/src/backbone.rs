@@ -79,7 +79,12 @@ pub fn networks(net: u8) -> [String; 2] {
 impl Backbone {
     /// So many hubs, with nothing behind them and nothing between them.
     pub fn new(lab: &mut Lab, hubs: usize) -> Result<Self> {
-        let mut worlds = vec![World::new(lab)?];
+        Self::with_queues(lab, hubs, 1)
+    }
+
+    /// The same, with so many queues at the first hub's ports.
+    pub fn with_queues(lab: &mut Lab, hubs: usize, queues: u32) -> Result<Self> {
+        let mut worlds = vec![World::with_queues(lab, queues)?];
         for number in 2..=u8::try_from(hubs)? {
             let next = worlds[0].beside(lab, number)?;
             worlds.push(next);
@@ -249,19 +254,29 @@ impl Backbone {
 
     /// Cuts what two hubs send each other, all of it or by one port alone; nobody is told.
     pub fn cut(&self, a: usize, b: usize, port: Option<u16>) -> Result<()> {
-        self.rules(a, b, port, "add")
+        self.rules(&[(a, b), (b, a)], port, "add")
+    }
+
+    /// Cuts what one hub sends another, and not what it gets from there.
+    pub fn cut_one_way(&self, from: usize, to: usize, port: Option<u16>) -> Result<()> {
+        self.rules(&[(from, to)], port, "add")
+    }
+
+    /// Undoes that.
+    pub fn heal_one_way(&self, from: usize, to: usize, port: Option<u16>) -> Result<()> {
+        self.rules(&[(from, to)], port, "del")
     }
 
     /// Undoes a cut.
     pub fn heal(&self, a: usize, b: usize, port: Option<u16>) -> Result<()> {
-        self.rules(a, b, port, "del")
+        self.rules(&[(a, b), (b, a)], port, "del")
     }
 
-    fn rules(&self, a: usize, b: usize, port: Option<u16>, what: &str) -> Result<()> {
+    fn rules(&self, ways: &[(usize, usize)], port: Option<u16>, what: &str) -> Result<()> {
         let inet = &self.worlds[0].inet;
-        for (from, to) in [(a, b), (b, a)] {
+        for (from, to) in ways {
             for v6 in [false, true] {
-                let [from, to] = [from, to].map(|hub| self.worlds[hub].endpoint(v6, 0).ip());
+                let [from, to] = [*from, *to].map(|hub| self.worlds[hub].endpoint(v6, 0).ip());
                 let port = port.map_or_else(String::new, |port| format!(" ipproto udp dport {port}"));
                 let family = if v6 { "-6" } else { "-4" };
                 inet.ip(&format!("{family} rule {what} pref 100 from {from} to {to}{port} blackhole"))?;

@@ -33,6 +33,8 @@ pub struct Trouble {
     pub late: Duration,
     /// What every frame takes.
     pub delay: Duration,
+    /// Of what comes from or goes to this UDP port alone, as a lane of a trunk does; none: of all.
+    pub port: Option<u16>,
 }
 
 /// What it did.
@@ -192,7 +194,9 @@ impl State {
         if message.source.is_ipv4() {
             frame[message.place.start - 2..message.place.start].fill(0);
         }
-        let Trouble { lost, doubled, reordered, late, delay } = self.trouble;
+        let meant = |port| [message.source.port(), message.destination.port()].contains(&port);
+        let trouble = if self.trouble.port.is_none_or(meant) { self.trouble } else { Trouble::default() };
+        let Trouble { lost, doubled, reordered, late, delay, port: _ } = trouble;
         let data = message.kind == Kind::Data as u8;
         let data_to_hub = data && message.destination.port() == HUB_PORT;
         let mut out = Vec::new();

@@ -31,7 +31,7 @@ fn tcp_goes_on_over_a_bad_path_and_each_duplicate_is_dropped_once() -> Result<()
         let (hub, sites, path) = behind_a_bad_path(lab)?;
         let before = hub.status()?;
         let (late, delay) = (Duration::from_millis(15), Duration::from_millis(5));
-        path.set(Trouble { lost: 10, doubled: 50, reordered: 50, late, delay });
+        path.set(Trouble { lost: 10, doubled: 50, reordered: 50, late, delay, ..Trouble::default() });
         for transfer in iperf_both_ways(&sites[0], &sites[1], 4)? {
             eprintln!("{transfer:?}; {:?}", path.done());
             ensure!(transfer.mbits > 0.1, "{transfer:?}");
