@@ -98,6 +98,7 @@ fn segment(path: &Path) -> Segment {
         build: String::new(),
         config_hash: 0,
         shape: Shape { tenants: 1, sites: 2, ports: 1, ..Shape::default() },
+        room: Shape::default(),
         workers: 1,
         memory: 64 << 20,
         group: None,

@@ -11,7 +11,7 @@ use wire::{PortIndex, SiteSlot, TenantId, TenantSlot};
 
 fn spec(shape: Shape, workers: usize) -> Spec {
     let (hub, build) = ("bench".into(), String::new());
-    Spec { hub, build, config_hash: 0, shape, workers, memory: 64 << 20, group: None }
+    Spec { hub, build, config_hash: 0, shape, room: shape, workers, memory: 64 << 20, group: None }
 }
 
 fn segment(path: &Path, tenants: u32, sites: u32, workers: usize) -> Segment {

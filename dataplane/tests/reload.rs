@@ -140,7 +140,12 @@ fn no_turn_obeys_more_than_a_few_orders_and_packets_pass_between_them() {
     for (slot, index) in slots().zip(&indices) {
         hub.control.send(Order::Withdraw { site: slot, index: *index });
     }
-    let mut told = Arc::new(Vacant { tenants: vec![], sites: slots().collect(), carried: vec![], rules: vec![0..9] });
+    let mut told = Arc::new(Vacant {
+        tenants: vec![],
+        sites: slots().collect(),
+        carried: vec![],
+        rules: std::iter::once(0..9).collect(),
+    });
     assert_eq!(told.parts(), SITES as usize / Vacant::PART);
     (0..told.parts()).for_each(|part| hub.control.send(Order::Vacate(told.clone(), part)));
     let orders = 2 * SITES as usize + told.parts();

@@ -37,7 +37,17 @@ impl Lab {
         lab.keep(Thing::Directory(directory.clone()));
         lab.keep(Thing::Directory(lab.pins()));
         fs::create_dir(&directory).with_context(|| format!("{}", directory.display()))?;
+        // In memory, as `/run` is where hubs run: the pages of a file on a disk are written back, and while they are, who counts in them
+        // waits for the disk.
+        lab.mount(directory, "size=4g,mode=755")?;
         Ok(lab)
+    }
+
+    fn mount(&mut self, path: PathBuf, options: &str) -> Result<()> {
+        self.keep(Thing::Mount(path.clone()));
+        let options = std::ffi::CString::new(options)?;
+        rustix::mount::mount("ekiden-test", &path, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
+            .with_context(|| format!("a tmpfs on {}", path.display()))
     }
 
     fn keep(&mut self, thing: Thing) {
@@ -54,10 +64,7 @@ impl Lab {
     pub fn disk(&mut self, name: &str, size: &str) -> Result<PathBuf> {
         let path = self.directory.join(name);
         fs::create_dir(&path)?;
-        self.keep(Thing::Mount(path.clone()));
-        let options = std::ffi::CString::new(format!("size={size}"))?;
-        rustix::mount::mount("ekiden-test", &path, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
-            .with_context(|| format!("a tmpfs on {}", path.display()))?;
+        self.mount(path.clone(), &format!("size={size}"))?;
         Ok(path)
     }
 
