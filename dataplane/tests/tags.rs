@@ -295,7 +295,7 @@ fn nothing_is_left_of_a_tenant_that_is_gone() {
     // Its slot is emptied before the trunk is told, and somebody else has it then.
     let slot = world.carried(0, 1, 1);
     let vacant = Vacant { tenants: vec![TenantSlot(1)], carried: vec![slot], ..Vacant::default() };
-    world.obey(0, Order::Vacate(Arc::new(vacant)));
+    world.obey(0, Order::Vacate(Arc::new(vacant), 0));
     assert_eq!(refused(&mut world, &plain), DropReason::TrunkTenantUnknown);
     let seat = Seat { tenant: TenantSlot(0), limits: None, dscp: ekiden_dataplane::config::Dscp::Zero };
     world.obey(0, Order::Seat(slot, seat));
@@ -393,7 +393,7 @@ fn nothing_that_waits_for_a_lane_outlives_its_tenant() {
         |world| {
             let vacant =
                 Vacant { tenants: vec![TenantSlot(1)], carried: vec![world.carried(0, 1, 1)], ..Vacant::default() };
-            world.obey(0, Order::Vacate(Arc::new(vacant)));
+            world.obey(0, Order::Vacate(Arc::new(vacant), 0));
         },
         |world| world.change(0, 1, |trunk| _ = trunk.carried.remove(&tenant(1))),
     ];
