@@ -99,7 +99,6 @@ impl Window {
     }
 
     /// Asks for what `counter` will be compared with.
-    #[cfg(not(loom))]
     #[inline]
     pub fn foresee(&self, counter: u64) {
         crate::cache::foresee(&self.highest);

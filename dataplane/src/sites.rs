@@ -66,7 +66,7 @@ impl Sessions {
         self.find(index).filter(|session| session.protocol() == protocol)
     }
 
-    /// What is in the slot of this index, whoever's it is, and how many are taken: for [`crate::foresee`].
+    /// What is in the slot of this index, whoever's it is, and how many are taken: to ask for it beforehand.
     #[inline]
     pub fn slot(&self, index: u32) -> &Option<Arc<Session>> {
         &self.slots[(index & self.mask) as usize].session

@@ -412,6 +412,8 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             Underlay::open(names, desired.hub.listen_port.get()).context("could not follow the kernel's routing")?;
         let reserved = Reserved::new(desired.listen_ports());
         let _api = Api::start(&claim, request_in)?;
+        let slow = claim.on_a_disk();
+        slow.iter().for_each(|warning| tracing::warn!("{warning}"));
         let facts = Facts {
             started: std::time::SystemTime::now(),
             started_at: crate::clock::now(),
@@ -421,7 +423,7 @@ pub fn run(desired: Desired, places: &Places) -> anyhow::Result<()> {
             chunks,
             depot,
             room,
-            warnings: warning.into_iter().map(|w| w.0).chain(short).collect(),
+            warnings: warning.into_iter().map(|w| w.0).chain(short).chain(slow).collect(),
         };
         let identity = desired.hub.private_key.identity();
         let parts = Parts {

@@ -417,8 +417,8 @@ fn answers_to_a_flood_of_handshakes_leave_room_for_packets() {
         turns.push(hub.journey.out[0].len());
         assert!(turns.len() < 100, "it never ends");
     }
-    // A batch a turn, and none is lost.
-    assert_eq!(turns, [64, 128, 192, 256, 300]);
+    // A few a turn, and none is lost.
+    assert_eq!(turns, [32, 64, 96, 128, 160, 192, 224, 256, 288, 300]);
 }
 
 #[test]

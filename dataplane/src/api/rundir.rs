@@ -78,6 +78,12 @@ impl RunDir {
         Ok(Self { path, _lock: lock })
     }
 
+    /// What an operator should know of a directory that is not in memory: what workers count in its files is written back every few
+    /// seconds, and who counts in a page meanwhile waits for the disk.
+    pub fn on_a_disk(&self) -> Option<String> {
+        on_a_disk(&self.path)
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -172,4 +178,16 @@ fn open_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+pub(super) fn on_a_disk(path: &Path) -> Option<String> {
+    /// `include/uapi/linux/magic.h`: tmpfs, ramfs.
+    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    let found = rustix::fs::statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
+    (!IN_MEMORY.contains(&found)).then(|| {
+        format!(
+            "{} is not in memory, as /run is on most systems: workers wait whenever what they count is written back; mount a tmpfs there",
+            path.display()
+        )
+    })
 }

@@ -111,6 +111,13 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn a_directory_on_a_disk_is_told_from_one_in_memory() {
+    assert_eq!(rundir::on_a_disk(Path::new("/dev/shm")), None);
+    let warning = rundir::on_a_disk(Path::new("/proc")).expect("no tmpfs");
+    assert!(warning.starts_with("/proc is not in memory") && warning.ends_with("mount a tmpfs there"), "{warning}");
+}
+
+#[test]
 fn directory_and_sockets_are_for_the_hub_and_its_group_only() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().join("ekiden");
