@@ -3,12 +3,13 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac};
 use crypto::aead::{OpenJob, SealJob, TAG, single};
+use crypto::constants::INITIATION_INTERVAL;
 use crypto::message::{self, DATA_HEADER, Kind};
 use crypto::{Action, Activity, Context, Identity, Peer, PublicKey, Session, SystemTimeParts, Tai64n, Time};
 use etherparse::PacketBuilder;
@@ -27,6 +28,8 @@ pub struct Rogue {
     index: u32,
     /// A clock that goes as fast as it is needed.
     now: Time,
+    /// When the last response came.
+    connected: Option<Instant>,
 }
 
 impl Rogue {
@@ -40,7 +43,7 @@ impl Rogue {
         socket.connect(site.hub_endpoint())?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let peer = Peer::new(0, hub_key, None, None, None);
-        Ok(Self { identity, hub_key, socket, peer, session: None, index: 0, now: Time(1) })
+        Ok(Self { identity, hub_key, socket, peer, session: None, index: 0, now: Time(1), connected: None })
     }
 
     /// Goes on from another port.
@@ -120,6 +123,11 @@ impl Rogue {
 
     /// A handshake with the time stamp of now, and a keepalive that confirms it.
     pub fn connect(&mut self) -> Result<()> {
+        // The hub takes no second initiation so soon after the last, nor one with the same time stamp, which is coarse:
+        // only the clock can be waited for.
+        if let Some(last) = self.connected {
+            std::thread::sleep((last + 2 * INITIATION_INTERVAL).saturating_duration_since(Instant::now()));
+        }
         let initiation = self.initiation(SystemTime::now())?;
         self.send(&initiation)?;
         self.finish()
@@ -128,6 +136,7 @@ impl Rogue {
     /// Takes the response to the last initiation, and confirms the session.
     pub fn finish(&mut self) -> Result<()> {
         let response = self.next(Kind::Response)?;
+        self.connected = Some(Instant::now());
         let mut actions = Vec::new();
         self.ask(SystemTime::now().into(), |peer, identity, cx| {
             peer.on_response(identity, &response, cx, &mut actions)
