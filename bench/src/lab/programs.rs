@@ -27,7 +27,7 @@ pub(super) const CELL_HEADER: usize = 8;
 /// The longest frame of the generator.
 pub(super) const FRAME_MAX: usize = 1520;
 /// Frames whose time of departure is remembered.
-pub(super) const TIMES: u64 = 1 << 22;
+pub(super) const TIMES: u64 = 1 << 23;
 /// The part of a receiver index that is the tunnel's number.
 pub(super) const SLOT_BITS: u32 = 20;
 /// The UDP port of frames that are not sealed.
