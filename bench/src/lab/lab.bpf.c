@@ -10,7 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define FRAME_MAX 1520
-#define TIMES (1 << 22)      /* frames of which the time of departure is remembered */
+#define TIMES (1 << 23)      /* frames of which the time of departure is remembered */
 #define SLOT_MASK 0xfffff    /* the part of a receiver index that is the tunnel's number */
 #define PLAIN_PORT 4321      /* of frames that were not sealed */
 #define KEEPALIVE 32         /* length of a data message without data */

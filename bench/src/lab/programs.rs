@@ -26,7 +26,7 @@ pub(super) const CELL: usize = 8 + FRAME_MAX;
 pub(super) const CELL_HEADER: usize = 8;
 /// The longest frame of the generator.
 pub(super) const FRAME_MAX: usize = 1520;
-/// Frames whose time of departure is remembered.
+/// Frames whose time of departure is remembered: `TIMES` of `lab.bpf.c`.
 pub(super) const TIMES: u64 = 1 << 23;
 /// The part of a receiver index that is the tunnel's number.
 pub(super) const SLOT_BITS: u32 = 20;
