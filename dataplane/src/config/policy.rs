@@ -46,6 +46,14 @@ pub struct Rate {
     pub burst: u64,
 }
 
+impl Rate {
+    /// With the burst that it has unless one is configured: 50 ms of it, but room for two of the largest packets. With less, what
+    /// comes in while one is waited for can be more than there is room for, and the rate is not reached.
+    pub fn with_usual_burst(bits_per_s: u64) -> Self {
+        Self { bits_per_s, burst: (bits_per_s / 8 / 20).max(2 * values::BURST_MIN) }
+    }
+}
+
 /// What the outer header of a packet says of its class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dscp {
@@ -84,16 +92,12 @@ impl Filter {
     pub const DEFAULT: &'static str = "default";
 }
 
-/// The burst that a rate has unless it is configured: 50 ms of it, but room for some packets.
-fn usual_burst(bits_per_s: u64) -> u64 {
-    (bits_per_s / 8 / 20).max(values::BURST_MIN)
-}
-
 /// `rate` and `burst` of a tenant or site.
 pub(super) fn rates(table: &Table<'_>, problems: &Problems) -> Rates {
     let (rates, bursts) = (both(table, "rate", values::rate), both(table, "burst", values::burst));
     let one = |rate: Option<u64>, burst: Option<u64>| {
-        rate.map(|bits_per_s| Rate { bits_per_s, burst: burst.unwrap_or_else(|| usual_burst(bits_per_s)) })
+        let usual = Rate::with_usual_burst(rate?);
+        Some(Rate { burst: burst.unwrap_or(usual.burst), ..usual })
     };
     let before = problems.count();
     if table.has("burst") && !table.has("rate") {

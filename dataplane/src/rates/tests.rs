@@ -51,7 +51,7 @@ proptest! {
         sizes in prop_oneof![Just(vec![1420u64]), Just(vec![64]), Just(vec![40, 1420, 576]), proptest::collection::vec(28u64..9000, 1..8)],
         load in 1.05f64..8.0, batch in 1usize..=64,
     ) {
-        let bucket = bucket(rate, (rate / 160).max(10_000));
+        let bucket = Bucket::new(Rate::with_usual_burst(rate));
         let mean = sizes.iter().sum::<u64>() as f64 / sizes.len() as f64;
         // At the highest rates the ten seconds are shortened to what a test has time for, at the same measure.
         let seconds = (400_000.0 * mean * 8.0 / (rate as f64 * load)).min(10.0);
